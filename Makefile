@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+# A thin front to CMake, busted and LuaRocks. `make help` lists what there is.
+#
+# A variant is a Lua, or a Lua with a kind of build before it, and owns build/<variant>:
+#   5.4  5.3  5.1  luajit  asan-5.4  tsan-5.4  release-5.4
+VARIANT ?= 5.4
+DOCUMENT := $(firstword $(wildcard /usr/share/common-licenses/GPL-3) README.md)
+LUA_SOURCES := $(wildcard bindings bin bin/tidemill scripts spec bench)
+C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c bench tools,$(room)/*.[ch]))
+CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan-5.4 rock
+
+flags_asan := -DTIDEMILL_ASAN=ON
+flags_tsan := -DTIDEMILL_TSAN=ON
+flags_release := -DCMAKE_BUILD_TYPE=Release
+
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.PHONY: build deps run test check asan tsan lint format bench rock clean help
+
+build: ## build the module into build/$VARIANT (default 5.4)
+	@tools/deps.sh --check
+	@$(MAKE) build-$(VARIANT)
+
+deps: ## install what building and testing need
+	@tools/deps.sh
+
+run: deps ## run a report on a document
+	@$(MAKE) build-5.4
+	tools/with 5.4 tidemill run scripts/report.dag.lua --input $(DOCUMENT)
+
+test: deps ## everything CI checks, on every Lua and under the sanitizers
+	@tools/test.sh $(CHECKS)
+
+check: check-$(VARIANT) ## quick: C tests and specs on one Lua
+
+asan: check-asan-5.4 ## C tests and specs under ASan and UBSan
+tsan: check-tsan-5.4 ## C tests and specs under TSan
+
+# Leaks are LeakSanitizer's to find: cppcheck takes a pointer in a compound literal for one.
+lint: ## luacheck, clang-format, cppcheck
+	luacheck --quiet --no-color $(LUA_SOURCES)
+	clang-format --dry-run -Werror $(C_SOURCES)
+	cppcheck --quiet --std=c11 -j4 -I. --enable=warning,performance,portability \
+	  --suppress=missingIncludeSystem --suppress=memleak --inline-suppr --error-exitcode=1 \
+	  engine bindings
+
+format: ## rewrite the C sources in the project's style
+	clang-format -i $(C_SOURCES)
+
+bench: build-release-5.4 ## benchmarks, with their peers
+	@cmake --build build/release-5.4 --target bench -- --quiet
+	tools/with release-5.4 bench/run.sh
+
+rock: ## install the rock offline for every Lua, and run its command elsewhere
+	@tools/rock.sh
+
+clean: ## remove everything built
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+# By variant: build, C tests, specs, and both.
+
+build-%: build/%/build.ninja
+	@cmake --build build/$* -- --quiet
+
+build/%/build.ninja:
+	@cmake -G Ninja -S . -B build/$* -DTIDEMILL_LUA=$(lastword $(subst -, ,$*)) \
+	  $(flags_$(firstword $(subst -, ,$*))) --log-level=NOTICE
+
+unit-%: build-%
+	ctest --test-dir build/$* --output-on-failure --no-tests=error
+
+spec-%: build-%
+	tools/with $* lua -v
+	timeout --foreground -k 10 300 tools/with $* busted
+
+check-%:
+	@$(MAKE) unit-$* spec-$*
+
+.PRECIOUS: build/%/build.ninja

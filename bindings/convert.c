@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+#include "bindings/convert.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MOST_ITEMS 9007199254740992.0 /* 2^53: a number stands for one integer up to here */
+
+/* One walk over a table. The path of a failure is put together from the inside out, as the walk
+ * unwinds, so that it costs nothing when all goes well. */
+typedef struct ti_walk {
+    lua_State *L;
+    ti_conversion *conversion;
+    int depth;
+    const void *open[TI_MAX_DEPTH]; /* the tables around the current one */
+    char path[256];                 /* ".items[3].callback", at the end of the buffer */
+    size_t path_size;
+    bool path_cut;                  /* its beginning had no room */
+    const char *problem;            /* " is a function"; NULL: no memory */
+    char described[64];
+} ti_walk;
+
+static bool refuse(ti_walk *walk, const char *problem)
+{
+    walk->problem = problem;
+    return false;
+}
+
+static bool refuse_type(ti_walk *walk, int index)
+{
+    const char *type = lua_typename(walk->L, lua_type(walk->L, index));
+    bool vowel = strchr("aeiou", type[0]) != NULL;
+    snprintf(walk->described, sizeof walk->described, " is %s %s", vowel ? "an" : "a", type);
+    return refuse(walk, walk->described);
+}
+
+/* Puts the key at `index` in front of the path. */
+static void name_key(ti_walk *walk, int index)
+{
+    char step[128];
+    lua_State *L = walk->L;
+    if (lua_type(L, index) == LUA_TSTRING)
+        snprintf(step, sizeof step, ".%s", lua_tostring(L, index));
+    else if (lua_type(L, index) == LUA_TNUMBER)
+        snprintf(step, sizeof step, "[%.14g]", (double)lua_tonumber(L, index));
+    else
+        snprintf(step, sizeof step, "[%s]", lua_toboolean(L, index) ? "true" : "false");
+    size_t size = strlen(step);
+    walk->path_cut = walk->path_cut || walk->path_size + size > sizeof walk->path;
+    if (walk->path_cut)
+        return;
+    walk->path_size += size;
+    memcpy(walk->path + sizeof walk->path - walk->path_size, step, size);
+}
+
+static bool convert(ti_walk *walk, int index, size_t at);
+
+/* How many pairs, and whether their keys are 1 .. count. */
+static bool measure(ti_walk *walk, int table, size_t *count, ti_kind *kind)
+{
+    lua_State *L = walk->L;
+    size_t pairs = 0, counted = 0;
+    lua_Number greatest = 0;
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        int type = lua_type(L, -2);
+        if (type == LUA_TNUMBER) {
+            lua_Number key = lua_tonumber(L, -2);
+            counted += key >= 1 && key <= MOST_ITEMS && key == (lua_Number)(size_t)key;
+            greatest = key > greatest ? key : greatest;
+        } else if (type != LUA_TSTRING && type != LUA_TBOOLEAN) {
+            snprintf(walk->described, sizeof walk->described,
+                     " has a key that is neither string, number nor boolean: a %s",
+                     lua_typename(L, type));
+            lua_pop(L, 2);
+            return refuse(walk, walk->described);
+        }
+        pairs++;
+        lua_pop(L, 1);
+    }
+    *count = pairs;
+    *kind = counted == pairs && greatest == (lua_Number)pairs ? TI_ARRAY : TI_MAP;
+    return true;
+}
+
+static bool fill_array(ti_walk *walk, int table, size_t count, size_t items)
+{
+    lua_State *L = walk->L;
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, table, (int)(i + 1));
+        if (!convert(walk, lua_gettop(L), items + i * sizeof(ti_cell))) {
+            lua_pushinteger(L, (lua_Integer)(i + 1));
+            name_key(walk, -1);
+            return false;
+        }
+        lua_pop(L, 1);
+    }
+    return true;
+}
+
+static bool fill_map(ti_walk *walk, int table, size_t items)
+{
+    lua_State *L = walk->L;
+    lua_pushnil(L);
+    for (size_t at = items; lua_next(L, table); at += 2 * sizeof(ti_cell)) {
+        int key = lua_gettop(L) - 1;
+        if (!convert(walk, key, at) || !convert(walk, key + 1, at + sizeof(ti_cell))) {
+            name_key(walk, key);
+            return false;
+        }
+        lua_pop(L, 1);
+    }
+    return true;
+}
+
+static bool convert_table(ti_walk *walk, int table, size_t at)
+{
+    lua_State *L = walk->L;
+    size_t count, items;
+    ti_kind kind;
+    const void *self = lua_topointer(L, table);
+    for (int i = 0; i < walk->depth; i++)
+        if (walk->open[i] == self)
+            return refuse(walk, " is a cycle: the table contains itself");
+    if (walk->depth == TI_MAX_DEPTH)
+        return refuse(walk, " is nested too deep (100 tables at most)");
+    if (lua_getmetatable(L, table)) {
+        lua_pop(L, 1);
+        return refuse(walk, " is a table with a metatable");
+    }
+    luaL_checkstack(L, 6, "nested tables");
+    if (!measure(walk, table, &count, &kind))
+        return false;
+    if (!ti_builder_table(walk->conversion->scratch, at, kind, count, &items))
+        return refuse(walk, NULL);
+    walk->open[walk->depth++] = self;
+    bool done = kind == TI_ARRAY ? fill_array(walk, table, count, items)
+                                 : fill_map(walk, table, items);
+    walk->depth--;
+    return done;
+}
+
+static bool is_null(lua_State *L, int index)
+{
+    return lua_type(L, index) == LUA_TLIGHTUSERDATA && !lua_touserdata(L, index);
+}
+
+static bool scalar(lua_State *L, int index, ti_cell *cell)
+{
+    switch (lua_type(L, index)) {
+    case LUA_TNIL:
+        *cell = (ti_cell){.kind = TI_NIL};
+        return true;
+    case LUA_TBOOLEAN:
+        *cell = (ti_cell){.kind = TI_BOOLEAN, .as.boolean = lua_toboolean(L, index)};
+        return true;
+    case LUA_TNUMBER:
+        if (tl_is_integer(L, index))
+            *cell = (ti_cell){.kind = TI_INTEGER, .as.integer = tl_to_integer(L, index)};
+        else
+            *cell = (ti_cell){.kind = TI_FLOAT, .as.number = lua_tonumber(L, index)};
+        return true;
+    case LUA_TLIGHTUSERDATA:
+        *cell = (ti_cell){.kind = TI_NULL};
+        return is_null(L, index);
+    default:
+        return false;
+    }
+}
+
+/* `index` is absolute. Leaves garbage on the stack when it fails. */
+static bool convert(ti_walk *walk, int index, size_t at)
+{
+    lua_State *L = walk->L;
+    ti_builder *scratch = walk->conversion->scratch;
+    size_t size;
+    ti_cell cell;
+    switch (lua_type(L, index)) {
+    case LUA_TTABLE:
+        return convert_table(walk, index, at);
+    case LUA_TSTRING: {
+        const char *bytes = lua_tolstring(L, index, &size);
+        return ti_builder_string(scratch, at, bytes, size) || refuse(walk, NULL);
+    }
+    default:
+        if (!scalar(L, index, &cell))
+            return refuse_type(walk, index);
+        *ti_builder_cell(scratch, at) = cell;
+        return true;
+    }
+}
+
+static ti_value *fail(const ti_walk *walk, ti_conversion *conversion)
+{
+    if (!walk->problem) {
+        conversion->code = TI_E_MEMORY_LIMIT;
+        snprintf(conversion->message, sizeof conversion->message, "not enough memory for the %s",
+                 conversion->root);
+        return NULL;
+    }
+    conversion->code = TI_E_INVALID_PAYLOAD;
+    ti_text name = conversion->name;
+    snprintf(conversion->message, sizeof conversion->message, "%s%s%.*s%s%.*s%s", conversion->root,
+             name.bytes ? "." : "", name.bytes ? (int)name.size : 0, name.bytes ? name.bytes : "",
+             walk->path_cut ? "..." : "", (int)walk->path_size,
+             walk->path + sizeof walk->path - walk->path_size, walk->problem);
+    return NULL;
+}
+
+static ti_value *to_table(lua_State *L, int index, ti_conversion *conversion)
+{
+    ti_walk walk = {.L = L, .conversion = conversion};
+    int top = lua_gettop(L);
+    ti_value *value = NULL;
+    if (ti_builder_begin(conversion->scratch) && convert(&walk, index, 0))
+        value = ti_builder_finish(conversion->scratch);
+    lua_settop(L, top);
+    ti_builder_trim(conversion->scratch, false);
+    return value ? value : fail(&walk, conversion);
+}
+
+static ti_value *from_scalar(const ti_cell *cell)
+{
+    switch ((ti_kind)cell->kind) {
+    case TI_NULL:
+        return ti_value_null();
+    case TI_BOOLEAN:
+        return ti_value_boolean(cell->as.boolean);
+    case TI_INTEGER:
+        return ti_value_integer(cell->as.integer);
+    case TI_FLOAT:
+        return ti_value_float(cell->as.number);
+    default:
+        return ti_value_nil();
+    }
+}
+
+ti_value *ti_convert_to(lua_State *L, int index, ti_conversion *conversion)
+{
+    ti_walk walk = {.problem = NULL};
+    ti_value *value = NULL;
+    ti_cell cell;
+    size_t size;
+    if (lua_type(L, index) == LUA_TSTRING) {
+        const char *bytes = lua_tolstring(L, index, &size);
+        value = ti_value_string(bytes, size);
+    } else if (lua_type(L, index) == LUA_TTABLE) {
+        return to_table(L, lua_absindex(L, index), conversion);
+    } else if (scalar(L, index, &cell)) {
+        value = from_scalar(&cell);
+    } else {
+        walk.L = L;
+        refuse_type(&walk, index);
+    }
+    return value ? value : fail(&walk, conversion);
+}
+
+static int hint(uint64_t size)
+{
+    return size < 1 << 26 ? (int)size : 1 << 26;
+}
+
+static void push_array(lua_State *L, const ti_cell *array)
+{
+    const ti_cell *items = ti_cell_items(array);
+    lua_createtable(L, hint(array->size), 0);
+    for (size_t i = 0; i < array->size; i++) {
+        ti_convert_push(L, &items[i]);
+        lua_rawseti(L, -2, (int)(i + 1));
+    }
+}
+
+static void push_map(lua_State *L, const ti_cell *map)
+{
+    const ti_cell *pairs = ti_cell_items(map);
+    lua_createtable(L, 0, hint(map->size));
+    for (size_t i = 0; i < map->size; i++) {
+        ti_convert_push(L, &pairs[2 * i]);
+        ti_convert_push(L, &pairs[2 * i + 1]);
+        lua_rawset(L, -3);
+    }
+}
+
+void ti_convert_push(lua_State *L, const ti_cell *cell)
+{
+    switch ((ti_kind)cell->kind) {
+    case TI_NIL:
+        lua_pushnil(L);
+        break;
+    case TI_NULL:
+        lua_pushlightuserdata(L, NULL);
+        break;
+    case TI_BOOLEAN:
+        lua_pushboolean(L, cell->as.boolean);
+        break;
+    case TI_INTEGER:
+        tl_push_integer(L, cell->as.integer);
+        break;
+    case TI_FLOAT:
+        lua_pushnumber(L, cell->as.number);
+        break;
+    case TI_STRING:
+        lua_pushlstring(L, ti_cell_string(cell), cell->size);
+        break;
+    case TI_ARRAY:
+        luaL_checkstack(L, 4, "nested tables");
+        push_array(L, cell);
+        break;
+    case TI_MAP:
+        luaL_checkstack(L, 4, "nested tables");
+        push_map(L, cell);
+        break;
+    }
+}

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: MIT */
+/* tidemill.core: what the Lua facade stands on. Not for scripts. */
+#if defined(__unix__) || defined(__APPLE__)
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#endif
+
+#include <string.h>
+
+#include "bindings/host.h"
+#include "bindings/state.h"
+#include "engine/suggest.h"
+
+/* The module's threads and metatables may outlive the last reference to it that Lua has. */
+static void stay_loaded(void)
+{
+#ifdef RTLD_NODELETE
+    static char anchor;
+    Dl_info info;
+    if (dladdr(&anchor, &info) && info.dli_fname)
+        dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+#endif
+}
+
+static ti_host_engine *check_engine(lua_State *L)
+{
+    return luaL_checkudata(L, 1, TI_ENGINE_TYPE);
+}
+
+__attribute__((visibility("default"))) int luaopen_tidemill_core(lua_State *L);
+
+/* engine(workers, package_path, package_cpath) -> engine | nil, error */
+static int engine_open(lua_State *L)
+{
+    uint32_t workers = (uint32_t)luaL_checkinteger(L, 1);
+    ti_state_config config = {
+        .path = luaL_checkstring(L, 2),
+        .cpath = luaL_checkstring(L, 3),
+        .core = luaopen_tidemill_core,
+    };
+    ti_host_engine *self = tl_new_userdata(L, sizeof *self);
+    *self = (ti_host_engine){0};
+    luaL_getmetatable(L, TI_ENGINE_TYPE);
+    lua_setmetatable(L, -2);
+    ti_host_push_fields(L, lua_gettop(L));
+    lua_pushinteger(L, (lua_Integer)workers);
+    lua_setfield(L, -2, "workers");
+    lua_pop(L, 1);
+    ti_error *error = NULL;
+    self->engine =
+        ti_engine_open(workers, &(ti_backend_choice){&ti_state_backend, &config}, 1, &error);
+    if (self->engine)
+        return 1;
+    int pushed = ti_host_fail(L, error->code, "%s", error->message);
+    ti_error_free(error);
+    return pushed;
+}
+
+static int engine_close(lua_State *L)
+{
+    ti_host_engine *self = check_engine(L);
+    if (self->engine)
+        ti_engine_close(self->engine);
+    return 0;
+}
+
+/* Also closes it, so that threads never outlive the Lua state that started them. */
+static int engine_free(lua_State *L)
+{
+    ti_host_engine *self = lua_touserdata(L, 1);
+    if (!self->engine)
+        return 0;
+    ti_engine_close(self->engine);
+    ti_engine_release(self->engine);
+    ti_builder_trim(&self->scratch, true);
+    self->engine = NULL;
+    return 0;
+}
+
+static int engine_tostring(lua_State *L)
+{
+    ti_host_engine *self = check_engine(L);
+    if (!self->engine || ti_engine_closed(self->engine))
+        lua_pushfstring(L, "%s: closed", TI_ENGINE_TYPE);
+    else
+        lua_pushfstring(L, "%s: %d workers", TI_ENGINE_TYPE, (int)self->engine->workers);
+    return 1;
+}
+
+/* What invoke does with a worker's state; the results are freed with the userdata that holds it. */
+typedef struct ti_call {
+    ti_value *argument, *result;
+    ti_error *error;
+} ti_call;
+
+static int call_free(lua_State *L)
+{
+    ti_call *call = lua_touserdata(L, 1);
+    ti_value_release(call->argument);
+    ti_value_release(call->result);
+    ti_error_free(call->error);
+    *call = (ti_call){0};
+    return 0;
+}
+
+static int push_call(lua_State *L, const ti_call *call)
+{
+    if (call->result) {
+        ti_convert_push(L, &call->result->root);
+        return 1;
+    }
+    lua_pushnil(L);
+    ti_error_push(L, (ti_text){NULL, 0}, call->error);
+    return 2;
+}
+
+/* invoke(engine, worker, function, key, argument) -> what it returned | nil, error */
+static int engine_invoke(lua_State *L)
+{
+    ti_host_engine *self = check_engine(L);
+    uint32_t index = (uint32_t)luaL_checkinteger(L, 2) - 1;
+    const char *function = luaL_checkstring(L, 3);
+    uint64_t key = (uint64_t)luaL_checknumber(L, 4);
+    ti_conversion conversion = {.scratch = &self->scratch, .root = "argument"};
+    lua_settop(L, 5);
+    ti_call *call = tl_new_userdata(L, sizeof *call);
+    *call = (ti_call){0};
+    luaL_getmetatable(L, "tidemill.call");
+    lua_setmetatable(L, -2);
+    call->argument = ti_convert_to(L, 5, &conversion);
+    if (!call->argument)
+        return ti_host_fail(L, conversion.code, "%s", conversion.message);
+    ti_worker *worker = self->engine ? ti_engine_claim(self->engine, index) : NULL;
+    if (!worker)
+        return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
+    call->result = ti_state_invoke(worker->contexts[0], function, key, call->argument, &call->error);
+    ti_engine_leave(self->engine, worker);
+    return push_call(L, call);
+}
+
+/* The DAG that is being compiled and its problems, freed with the userdata that holds it. */
+typedef struct ti_compilation {
+    ti_dag *dag;
+    ti_problems problems;
+} ti_compilation;
+
+static int compilation_free(lua_State *L)
+{
+    ti_compilation *self = lua_touserdata(L, 1);
+    ti_dag_free(self->dag);
+    self->dag = NULL;
+    ti_problems_clear(&self->problems);
+    return 0;
+}
+
+static uint32_t named(const char *name, const char *const *names)
+{
+    for (uint32_t i = 0; name && names[i]; i++)
+        if (strcmp(name, names[i]) == 0)
+            return i;
+    return 0;
+}
+
+/* The string `field` of the table on top, which is on top then; NULL where it has none. */
+static const char *get_string(lua_State *L, const char *field, size_t *size)
+{
+    *size = 0;
+    lua_getfield(L, -1, field);
+    return lua_tolstring(L, -1, size);
+}
+
+static void read_dependencies(lua_State *L, ti_dag *dag)
+{
+    lua_getfield(L, -1, "depends_on");
+    int count = (int)lua_rawlen(L, -1);
+    for (int i = 1; i <= count; i++) {
+        size_t size;
+        lua_rawgeti(L, -1, i);
+        const char *id = lua_tolstring(L, -1, &size);
+        ti_dag_depends_on(dag, id, size);
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* The processor on top of the stack. */
+static void read_processor(lua_State *L, ti_dag *dag)
+{
+    static const char *const intents[] = {"transform", "analyze", NULL};
+    size_t size;
+    const char *intent = get_string(L, "intent", &size);
+    lua_pop(L, 1);
+    const char *id = get_string(L, "id", &size);
+    uint32_t added = ti_dag_add(dag, id, size, (ti_intent)named(intent, intents), 0);
+    lua_pop(L, 1);
+    if (added == TI_NONE)
+        return;
+    read_dependencies(L, dag);
+    const char *from = get_string(L, "payload_from", &size);
+    if (from)
+        ti_dag_payload_from(dag, from, size);
+    lua_pop(L, 1);
+}
+
+/* Reads a description as tidemill.declare makes them: every field is there and of its type. */
+static ti_dag *read_dag(lua_State *L, int description, ti_compilation *self)
+{
+    static const char *const strategies[] = {"fail_fast", "continue_on_error", "best_effort", NULL};
+    size_t size;
+    lua_pushvalue(L, description);
+    const char *name = get_string(L, "name", &size);
+    ti_dag *dag = self->dag = ti_dag_new(name, size);
+    lua_pop(L, 1);
+    if (!dag)
+        return NULL;
+    dag->failure_strategy =
+        (ti_failure_strategy)named(get_string(L, "failure_strategy", &size), strategies);
+    lua_pop(L, 1);
+    lua_getfield(L, -1, "max_concurrency");
+    dag->max_concurrency = (uint32_t)lua_tonumber(L, -1);
+    lua_getfield(L, -2, "profile");
+    dag->profile = lua_toboolean(L, -1);
+    lua_getfield(L, -3, "processors");
+    int count = (int)lua_rawlen(L, -1);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, -1, i);
+        read_processor(L, dag);
+        lua_pop(L, 1);
+    }
+    return dag;
+}
+
+/* nil, { { processor = index | nil, text = ... }, ... } */
+static int push_problems(lua_State *L, const ti_problems *problems)
+{
+    lua_pushnil(L);
+    lua_createtable(L, (int)problems->count, 0);
+    for (size_t i = 0; i < problems->count; i++) {
+        lua_createtable(L, 0, 2);
+        if (problems->list[i].processor != TI_NONE) {
+            lua_pushinteger(L, (lua_Integer)problems->list[i].processor + 1);
+            lua_setfield(L, -2, "processor");
+        }
+        lua_pushstring(L, problems->list[i].text);
+        lua_setfield(L, -2, "text");
+        lua_rawseti(L, -2, (int)(i + 1));
+    }
+    return 2;
+}
+
+static void push_ranks(lua_State *L, const ti_plan *plan)
+{
+    lua_createtable(L, (int)plan->count, 0);
+    for (uint32_t i = 0; i < plan->count; i++) {
+        lua_pushinteger(L, (lua_Integer)plan->steps[plan->order[i]].rank);
+        lua_rawseti(L, -2, (int)(i + 1));
+    }
+}
+
+/* compile(engine, key, description) -> dag, ranks | nil, problems. Ranks are in declaration order. */
+static int compile(lua_State *L)
+{
+    ti_host_engine *engine = check_engine(L);
+    uint64_t key = (uint64_t)luaL_checknumber(L, 2);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    ti_compilation *self = tl_new_userdata(L, sizeof *self);
+    *self = (ti_compilation){0};
+    luaL_getmetatable(L, "tidemill.compilation");
+    lua_setmetatable(L, -2);
+    ti_host_dag *dag = tl_new_userdata(L, sizeof *dag);
+    *dag = (ti_host_dag){.engine = engine};
+    luaL_getmetatable(L, TI_DAG_TYPE);
+    lua_setmetatable(L, -2);
+    int result = lua_gettop(L);
+    ti_host_push_fields(L, result);
+    lua_pushvalue(L, 1);
+    lua_setfield(L, -2, "engine");
+    if (!read_dag(L, 3, self))
+        return luaL_error(L, "not enough memory");
+    ti_plan *plan = ti_plan_compile(self->dag, &self->problems);
+    if (!plan && self->problems.count)
+        return push_problems(L, &self->problems);
+    dag->program = plan && engine->engine ? ti_program_new(engine->engine, plan, key) : NULL;
+    if (!dag->program)
+        return luaL_error(L, "not enough memory");
+    lua_pushvalue(L, result);
+    push_ranks(L, plan);
+    return 2;
+}
+
+/* why_not(value, name) -> what keeps it from travelling, or nothing */
+static int why_not(lua_State *L)
+{
+    ti_call *call = tl_new_userdata(L, sizeof *call + sizeof(ti_builder));
+    ti_builder *scratch = (ti_builder *)(void *)(call + 1);
+    *call = (ti_call){0};
+    *scratch = (ti_builder){0};
+    ti_conversion conversion = {.scratch = scratch, .root = luaL_checkstring(L, 2)};
+    ti_value *value = ti_convert_to(L, 1, &conversion);
+    ti_builder_trim(scratch, true);
+    ti_value_release(value);
+    if (value)
+        return 0;
+    lua_pushstring(L, conversion.message);
+    return 1;
+}
+
+static int dag_free(lua_State *L)
+{
+    ti_host_dag *self = lua_touserdata(L, 1);
+    ti_program_release(self->program);
+    self->program = NULL;
+    return 0;
+}
+
+static int dag_tostring(lua_State *L)
+{
+    ti_host_dag *self = luaL_checkudata(L, 1, TI_DAG_TYPE);
+    const ti_plan *plan = self->program ? self->program->plan : NULL;
+    if (!plan)
+        lua_pushfstring(L, "%s: closed", TI_DAG_TYPE);
+    else
+        lua_pushfstring(L, "%s: %s, %d processors", TI_DAG_TYPE, plan->name ? plan->name : "unnamed",
+                        (int)plan->count);
+    return 1;
+}
+
+/* fields(object) -> the table that its fields are read from */
+static int push_fields(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TUSERDATA);
+    ti_host_push_fields(L, 1);
+    return 1;
+}
+
+/* nearest(name, names) -> the one that was probably meant, or nil */
+static int nearest(lua_State *L)
+{
+    size_t size, best = 0;
+    const char *name = luaL_checklstring(L, 1, &size);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    size_t limit = ti_suggest_limit(size) + 1;
+    int count = (int)lua_rawlen(L, 2);
+    for (int i = 1; i <= count && limit; i++) {
+        size_t other_size;
+        lua_rawgeti(L, 2, i);
+        const char *other = lua_tolstring(L, -1, &other_size);
+        size_t distance = ti_edit_distance(name, size, other, other_size, limit - 1);
+        if (distance < limit) {
+            limit = distance;
+            best = (size_t)i;
+        }
+        lua_pop(L, 1);
+    }
+    if (!best)
+        return 0;
+    lua_rawgeti(L, 2, (int)best);
+    return 1;
+}
+
+static int methods_of(lua_State *L)
+{
+    luaL_getmetatable(L, luaL_checkstring(L, 1));
+    lua_getfield(L, -1, "methods");
+    return 1;
+}
+
+static int default_workers(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)ti_engine_default_workers());
+    return 1;
+}
+
+static int new_key(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)ti_program_new_key());
+    return 1;
+}
+
+static void open_types(lua_State *L)
+{
+    static const luaL_Reg none[] = {{NULL, NULL}};
+    static const luaL_Reg engine_methods[] = {{"close", engine_close}, {NULL, NULL}};
+    static const luaL_Reg engine_meta[] = {
+        {"__gc", engine_free},
+        {"__close", engine_close},
+        {"__tostring", engine_tostring},
+        {NULL, NULL},
+    };
+    static const luaL_Reg dag_methods[] = {
+        {"run", ti_host_dag_run},
+        {"start", ti_host_dag_start},
+        {NULL, NULL},
+    };
+    static const luaL_Reg dag_meta[] = {
+        {"__gc", dag_free},
+        {"__close", dag_free},
+        {"__tostring", dag_tostring},
+        {NULL, NULL},
+    };
+    static const luaL_Reg call_meta[] = {{"__gc", call_free}, {NULL, NULL}};
+    static const luaL_Reg compilation_meta[] = {{"__gc", compilation_free}, {NULL, NULL}};
+    ti_host_new_type(L, TI_ENGINE_TYPE, engine_methods, engine_meta);
+    ti_host_new_type(L, TI_DAG_TYPE, dag_methods, dag_meta);
+    ti_host_new_type(L, "tidemill.call", none, call_meta);
+    ti_host_new_type(L, "tidemill.compilation", none, compilation_meta);
+    lua_pop(L, 4);
+    ti_host_open_results(L);
+}
+
+int luaopen_tidemill_core(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"engine", engine_open},
+        {"invoke", engine_invoke},
+        {"compile", compile},
+        {"new_key", new_key},
+        {"fields", push_fields},
+        {"methods_of", methods_of},
+        {"nearest", nearest},
+        {"why_not", why_not},
+        {"default_workers", default_workers},
+        {NULL, NULL},
+    };
+    stay_loaded();
+    open_types(L);
+    lua_newtable(L);
+    tl_set_functions(L, functions);
+    luaL_newmetatable(L, TI_ERROR_TYPE);
+    lua_setfield(L, -2, "error_metatable");
+    lua_pushlightuserdata(L, NULL);
+    lua_setfield(L, -2, "null");
+    lua_pushinteger(L, TI_MOST_WORKERS);
+    lua_setfield(L, -2, "most_workers");
+    return 1;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "bindings/host.h"
+#include "bindings/state.h"
+
+/* Upvalue: the methods. */
+static int object_index(lua_State *L)
+{
+    lua_settop(L, 2);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, lua_upvalueindex(1));
+    if (!lua_isnil(L, -1))
+        return 1;
+    tl_get_fields(L, 1);
+    if (!lua_istable(L, -1))
+        return 0;
+    lua_pushvalue(L, 2);
+    lua_rawget(L, -2);
+    return 1;
+}
+
+void ti_host_new_type(lua_State *L, const char *type, const luaL_Reg *methods,
+                      const luaL_Reg *metamethods)
+{
+    luaL_newmetatable(L, type);
+    tl_set_functions(L, metamethods);
+    lua_pushstring(L, type);
+    lua_setfield(L, -2, "__name");
+    lua_newtable(L);
+    tl_set_functions(L, methods);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "methods");
+    lua_getfield(L, -2, "__index");
+    if (lua_isnil(L, -1)) {
+        lua_pushvalue(L, -2);
+        lua_pushcclosure(L, object_index, 1);
+        lua_setfield(L, -4, "__index");
+    }
+    lua_pop(L, 2);
+}
+
+void ti_host_push_fields(lua_State *L, int index)
+{
+    tl_get_fields(L, index);
+    if (!lua_isnil(L, -1))
+        return;
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    tl_set_fields(L, index);
+}
+
+int ti_host_fail(lua_State *L, ti_code code, const char *format, ...)
+{
+    char text[600];
+    va_list arguments;
+    va_start(arguments, format);
+    int size = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (size < 0 || (size_t)size >= sizeof text)
+        size = sizeof text - 1;
+    ti_error error = {.code = code, .message = text, .message_size = (size_t)size};
+    lua_pushnil(L);
+    ti_error_push(L, (ti_text){NULL, 0}, &error);
+    return 2;
+}

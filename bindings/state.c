@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: MIT */
+/* Rules for code around Lua states: every entry into one is a protected call; nothing is owned across
+ * a call that may raise unless the ti_state or a userdata holds it; the engine is called only where
+ * nothing can raise.
+ *
+ * `serve` runs many callbacks under one protected call. When one raises, the call ends, the error is
+ * made the answer of the task it belongs to, and `serve` is entered again. */
+#include "bindings/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/worker.h"
+
+/* Registry: the programs that the module tidemill.worker keeps, by key; each is a list of callbacks
+ * with lists of `options` and `states` beside it. */
+static const char programs_key = 0;
+static const char worker_key = 0;
+
+/* What lies on the stack of a state all the time: pushing a C function may need memory. */
+enum { ADD_TRACEBACK = 1, SERVE, DESCRIBE, INVOKE, OPEN, BASE = OPEN };
+
+#define MOST_RESULTS 3 /* that anybody looks at */
+
+/* The stack within `serve_protected`. */
+enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS, TOP = PAYLOADS + TI_STATE_PAYLOADS - 1 };
+
+static void push_registered(lua_State *L, const char *key)
+{
+    lua_pushlightuserdata(L, (void *)(uintptr_t)key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+}
+
+static void select_program(lua_State *L, ti_state *state, uint64_t key)
+{
+    push_registered(L, &programs_key);
+    lua_pushnumber(L, (lua_Number)key);
+    lua_rawget(L, -2);
+    lua_replace(L, CALLBACKS);
+    lua_pop(L, 1);
+    state->selected = key;
+}
+
+void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field)
+{
+    push_registered(L, &programs_key);
+    lua_pushnumber(L, (lua_Number)state->task->run->program->key);
+    lua_rawget(L, -2);
+    lua_getfield(L, -1, field);
+    lua_rawgeti(L, -1, (int)(state->task->step->slot + 1));
+    lua_replace(L, -4);
+    lua_pop(L, 2);
+}
+
+/* Where the string for out(n) = `source` is kept. */
+static int place_of(uint32_t source)
+{
+    return (int)(source % TI_STATE_PAYLOADS);
+}
+
+static bool is_kept(const ti_state *state, int place, const ti_run *run, const ti_value *value)
+{
+    return state->payloads[place].value == value && state->payloads[place].serial == run->serial;
+}
+
+/* Keeps the string on top of the stack, which stays. */
+static void keep(lua_State *L, ti_state *state, int place, const ti_run *run, const ti_value *value)
+{
+    lua_pushvalue(L, -1);
+    lua_replace(L, PAYLOADS + place);
+    state->payloads[place].value = value;
+    state->payloads[place].serial = run->serial;
+}
+
+static void push_payload(lua_State *L, ti_state *state, const ti_task *task)
+{
+    const ti_value *payload = task->payload;
+    if (payload->root.kind != TI_STRING) {
+        ti_convert_push(L, &payload->root);
+        return;
+    }
+    int place = place_of(task->source);
+    if (is_kept(state, place, task->run, payload)) {
+        lua_pushvalue(L, PAYLOADS + place);
+        return;
+    }
+    lua_pushlstring(L, ti_cell_string(&payload->root), payload->root.size);
+    keep(L, state, place, task->run, payload);
+}
+
+static void fail(ti_state *state, ti_error *error)
+{
+    state->task = NULL;
+    ti_worker_fail(state->serving, error);
+}
+
+static const char *intent_name(const ti_task *task)
+{
+    return task->step->intent == TI_TRANSFORM ? "transform" : "analyze";
+}
+
+/* return nil, "why". Without a why: nothing was returned. */
+static void refuse(lua_State *L, ti_state *state, int first, int results)
+{
+    if (results < 2 || lua_isnil(L, first + 1)) {
+        fail(state, ti_error_format(TI_E_INVALID_RESPONSE,
+                                    "a transform must return the next payload, but it returned %s",
+                                    results ? "nil" : "nothing"));
+        return;
+    }
+    ti_conversion conversion = {.scratch = &state->scratch, .root = "cause"};
+    char text[64];
+    size_t size;
+    const char *message = lua_tolstring(L, first + 1, &size);
+    ti_value *cause = NULL;
+    if (!message) {
+        size = (size_t)snprintf(text, sizeof text, "it returned nil and a %s",
+                                luaL_typename(L, first + 1));
+        message = text;
+        cause = ti_convert_to(L, first + 1, &conversion);
+    }
+    fail(state, ti_error_new(TI_E_PROCESSOR_FAILED, message, size, NULL, 0, cause));
+}
+
+static void too_many(ti_state *state, int results, const char *expected)
+{
+    const char *intent = intent_name(state->task);
+    fail(state, ti_error_format(TI_E_INVALID_RESPONSE, "%s %s returns %s, but it returned %d values",
+                                intent[0] == 'a' ? "an" : "a", intent, expected, results));
+}
+
+static void not_metadata(lua_State *L, ti_state *state, int index)
+{
+    bool hint = state->task->step->intent == TI_TRANSFORM && lua_type(L, index) == LUA_TNUMBER;
+    fail(state, ti_error_format(TI_E_INVALID_RESPONSE, "metadata must be a table, but it is a %s%s",
+                                luaL_typename(L, index),
+                                hint ? " (to drop the second value of string.gsub, put parentheses "
+                                       "around the call)"
+                                     : ""));
+}
+
+static void untransferable(ti_state *state, const ti_conversion *conversion)
+{
+    fail(state, ti_error_new(conversion->code, conversion->message, strlen(conversion->message),
+                             NULL, 0, NULL));
+}
+
+/* True with *metadata (NULL: none), or the task has failed. */
+static bool read_metadata(lua_State *L, ti_state *state, int index, ti_value **metadata)
+{
+    *metadata = NULL;
+    if (lua_isnil(L, index))
+        return true;
+    if (!lua_istable(L, index)) {
+        not_metadata(L, state, index);
+        return false;
+    }
+    const ti_task *task = state->task;
+    ti_conversion conversion = {.scratch = &state->scratch,
+                                .root = "metadata",
+                                .name = ti_plan_id(task->run->plan, task->index)};
+    *metadata = ti_convert_to(L, index, &conversion);
+    if (*metadata)
+        return true;
+    untransferable(state, &conversion);
+    return false;
+}
+
+static void complete(ti_state *state, ti_value *payload, ti_value *metadata)
+{
+    state->task = NULL;
+    state->unanswered = NULL;
+    ti_worker_complete(state->serving, payload, metadata);
+}
+
+static void answer_analyze(lua_State *L, ti_state *state, int first, int results)
+{
+    ti_value *metadata = NULL;
+    if (results > 1 && lua_isnil(L, first) && !lua_isnil(L, first + 1))
+        refuse(L, state, first, results);
+    else if (results > 1)
+        too_many(state, results, "one table of metadata at most");
+    else if (results == 0 || read_metadata(L, state, first, &metadata))
+        complete(state, NULL, metadata);
+}
+
+/* A string that equals the one passed in is the same value: nothing is copied. */
+static bool returns_its_payload(lua_State *L, const ti_state *state, int index)
+{
+    const ti_task *task = state->task;
+    int place = place_of(task->source);
+    return lua_type(L, index) == LUA_TSTRING && is_kept(state, place, task->run, task->payload) &&
+           lua_rawequal(L, index, PAYLOADS + place);
+}
+
+static ti_value *read_payload(lua_State *L, ti_state *state, int index)
+{
+    ti_conversion conversion = {.scratch = &state->scratch, .root = "payload"};
+    ti_value *payload = ti_convert_to(L, index, &conversion);
+    if (!payload)
+        untransferable(state, &conversion);
+    return payload;
+}
+
+static void answer_transform(lua_State *L, ti_state *state, int first, int results)
+{
+    const ti_task *task = state->task;
+    ti_value *payload = task->payload, *metadata = NULL;
+    if (results == 0 || lua_isnil(L, first)) {
+        refuse(L, state, first, results);
+        return;
+    }
+    if (results > 2) {
+        too_many(state, results, "a payload and one table of metadata at most");
+        return;
+    }
+    if (results == 2 && !lua_isnil(L, first + 1) && !lua_istable(L, first + 1)) {
+        not_metadata(L, state, first + 1);
+        return;
+    }
+    bool same = returns_its_payload(L, state, first);
+    if (!same) {
+        payload = read_payload(L, state, first);
+        if (!payload)
+            return;
+        state->unanswered = payload;
+    }
+    if (results == 2 && !read_metadata(L, state, first + 1, &metadata)) {
+        ti_value_release(state->unanswered);
+        state->unanswered = NULL;
+        return;
+    }
+    if (payload->root.kind == TI_STRING) {
+        lua_settop(L, first);
+        keep(L, state, place_of(task->index + 1), task->run, payload);
+    }
+    complete(state, payload, metadata);
+}
+
+static void call(lua_State *L, ti_state *state, const ti_task *task)
+{
+    state->task = task;
+    state->call++;
+    if (task->run->program->key != state->selected)
+        select_program(L, state, task->run->program->key);
+    if (state->touched) {
+        ti_context_push(L, state);
+        lua_replace(L, CONTEXT);
+        state->touched = false;
+    }
+    lua_rawgeti(L, CALLBACKS, (int)(task->step->slot + 1));
+    push_payload(L, state, task);
+    lua_pushvalue(L, CONTEXT);
+    lua_call(L, 2, LUA_MULTRET);
+    int results = lua_gettop(L) - TOP;
+    if (results > MOST_RESULTS)
+        lua_settop(L, TOP + MOST_RESULTS); /* they are too many; there may be no stack for more */
+    if (task->step->intent == TI_TRANSFORM)
+        answer_transform(L, state, TOP + 1, results);
+    else
+        answer_analyze(L, state, TOP + 1, results);
+    lua_settop(L, TOP);
+}
+
+static int serve_protected(lua_State *L)
+{
+    ti_state *state = lua_touserdata(L, STATE);
+    const ti_task *task;
+    memset(state->payloads, 0, sizeof state->payloads);
+    state->selected = 0;
+    state->touched = true; /* so that the first call makes a ctx */
+    luaL_checkstack(L, TOP + LUA_MINSTACK, "no room for payloads");
+    lua_settop(L, TOP);
+    while ((task = ti_worker_next(state->serving)))
+        call(L, state, task);
+    return 0;
+}
+
+/* Keeps the traceback beside what was raised. */
+static int add_traceback(lua_State *L)
+{
+    lua_createtable(L, 2, 0);
+    lua_pushvalue(L, 1);
+    lua_rawseti(L, -2, 1);
+    tl_push_traceback(L, 1);
+    lua_rawseti(L, -2, 2);
+    return 1;
+}
+
+/* What describe_protected works on. */
+typedef struct ti_raised {
+    ti_state *state;
+    int status;
+    ti_code code;
+    ti_error *error; /* the outcome */
+    ti_value *cause;
+} ti_raised;
+
+/* Leaves a string for the value at `index`. Runs __tostring, which may raise. */
+static void push_text(lua_State *L, int index)
+{
+    if (lua_type(L, index) != LUA_TSTRING && luaL_callmeta(L, index, "__tostring")) {
+        if (lua_type(L, -1) == LUA_TSTRING)
+            return;
+        lua_pop(L, 1);
+    }
+    if (lua_isstring(L, index))
+        lua_pushvalue(L, index);
+    else if (lua_istable(L, index))
+        lua_pushliteral(L, "(a table was raised)");
+    else
+        lua_pushfstring(L, "(a %s was raised)", luaL_typename(L, index));
+    lua_tostring(L, -1); /* a number becomes a string here */
+}
+
+/* (raised, handled) or, when that raised, (raised, handled, false) */
+static int describe_protected(lua_State *L)
+{
+    ti_raised *raised = lua_touserdata(L, 1);
+    bool plainly = lua_gettop(L) > 2;
+    size_t size, traceback_size = 0;
+    const char *traceback = NULL;
+    int value = 2, top;
+    lua_settop(L, 2);
+    if (raised->status == LUA_ERRRUN && lua_istable(L, 2)) {
+        lua_rawgeti(L, 2, 1);
+        value = 3;
+        lua_rawgeti(L, 2, 2);
+        traceback = lua_tolstring(L, 4, &traceback_size);
+    }
+    top = lua_gettop(L);
+    if (plainly)
+        lua_pushfstring(L, "(a %s was raised, and its __tostring raised too)",
+                        luaL_typename(L, value));
+    else
+        push_text(L, value);
+    const char *message = lua_tolstring(L, top + 1, &size);
+    if (lua_istable(L, value) && !raised->cause) {
+        ti_conversion conversion = {.scratch = &raised->state->scratch, .root = "cause"};
+        raised->cause = ti_convert_to(L, value, &conversion);
+    }
+    static const char tail[] = "\n\t[C]: in ?";
+    const size_t tail_size = sizeof tail - 1;
+    if (traceback_size > tail_size &&
+        memcmp(traceback + traceback_size - tail_size, tail, tail_size) == 0)
+        traceback_size -= tail_size; /* that is `serve` */
+    while (traceback_size && *traceback == '\n') {
+        traceback++;
+        traceback_size--;
+    }
+    ti_value *cause = raised->cause;
+    raised->cause = NULL;
+    raised->error = ti_error_new(raised->code, message, size, traceback_size ? traceback : NULL,
+                                 traceback_size, cause);
+    return 0;
+}
+
+/* The error record for what lua_pcall left on top of the stack; pops it. Never NULL. */
+static ti_error *describe(ti_state *state, int status, ti_code code)
+{
+    lua_State *L = state->L;
+    ti_raised raised = {.state = state, .status = status, .code = code};
+    if (status == LUA_ERRMEM)
+        raised.code = TI_E_MEMORY_LIMIT;
+    int handled = lua_gettop(L);
+    lua_pushvalue(L, DESCRIBE);
+    lua_pushlightuserdata(L, &raised);
+    lua_pushvalue(L, handled);
+    if (lua_pcall(L, 2, 0, 0)) {
+        lua_settop(L, handled);
+        lua_pushvalue(L, DESCRIBE);
+        lua_pushlightuserdata(L, &raised);
+        lua_pushvalue(L, handled);
+        lua_pushboolean(L, 0);
+        if (lua_pcall(L, 3, 0, 0))
+            raised.error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, raised.cause);
+    }
+    lua_settop(L, handled - 1);
+    return raised.error;
+}
+
+/* An error that hit between two tasks (no memory to begin with): the next one has to bear it. */
+static void blame(ti_state *state, ti_error *error)
+{
+    if (!state->task)
+        state->task = ti_worker_next(state->serving);
+    ti_value_release(state->unanswered);
+    state->unanswered = NULL;
+    if (state->task)
+        fail(state, error);
+    else
+        ti_error_free(error);
+}
+
+static void serve(void *context, ti_worker *worker)
+{
+    ti_state *state = context;
+    lua_State *L = state->L;
+    int status;
+    state->serving = worker;
+    do {
+        lua_pushvalue(L, SERVE);
+        lua_pushlightuserdata(L, state);
+        status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
+        if (status)
+            blame(state, describe(state, status, TI_E_PROCESSOR_FAILED));
+    } while (status);
+    state->serving = NULL;
+}
+
+typedef struct ti_invocation {
+    ti_state *state;
+    const char *function;
+    uint64_t key;
+    const ti_value *argument;
+    ti_value *result;
+    ti_conversion conversion;
+} ti_invocation;
+
+static int invoke_protected(lua_State *L)
+{
+    ti_invocation *invocation = lua_touserdata(L, 1);
+    push_registered(L, &worker_key);
+    lua_getfield(L, -1, invocation->function);
+    lua_pushnumber(L, (lua_Number)invocation->key);
+    if (invocation->argument)
+        ti_convert_push(L, &invocation->argument->root);
+    else
+        lua_pushnil(L);
+    lua_call(L, 2, 1);
+    invocation->result = ti_convert_to(L, -1, &invocation->conversion);
+    return 0;
+}
+
+ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
+                          const ti_value *argument, ti_error **error)
+{
+    lua_State *L = state->L;
+    ti_invocation invocation = {
+        .state = state,
+        .function = function,
+        .key = key,
+        .argument = argument,
+        .conversion = {.scratch = &state->scratch, .root = function},
+    };
+    lua_pushvalue(L, INVOKE);
+    lua_pushlightuserdata(L, &invocation);
+    int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
+    if (status)
+        *error = describe(state, status, TI_E_INVALID_DAG);
+    else if (!invocation.result)
+        *error = ti_error_format(invocation.conversion.code, "%s", invocation.conversion.message);
+    return invocation.result;
+}
+
+static void set_package(lua_State *L, const char *field, const char *text)
+{
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, field);
+}
+
+static void register_top(lua_State *L, const char *key)
+{
+    lua_pushlightuserdata(L, (void *)(uintptr_t)key);
+    lua_insert(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+}
+
+static int open_protected(lua_State *L)
+{
+    const ti_state_config *config = lua_touserdata(L, 1);
+    luaL_openlibs(L);
+    lua_getglobal(L, "package");
+    set_package(L, "path", config->path);
+    set_package(L, "cpath", config->cpath);
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, config->core);
+    lua_setfield(L, -2, "tidemill.core");
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "tidemill.worker");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "programs");
+    register_top(L, &programs_key);
+    register_top(L, &worker_key);
+    return 0;
+}
+
+static const lua_CFunction base_functions[BASE] = {
+    add_traceback,
+    serve_protected,
+    describe_protected,
+    invoke_protected,
+    open_protected,
+};
+
+static int open_base_protected(lua_State *L)
+{
+    for (int i = 0; i < BASE; i++) {
+        lua_pushcfunction(L, base_functions[i]);
+        register_top(L, (const char *)&base_functions[i]);
+    }
+    return 0;
+}
+
+static void close_state(void *context)
+{
+    ti_state *state = context;
+    lua_close(state->L);
+    ti_builder_trim(&state->scratch, true);
+    free(state->ancestors);
+    free(state);
+}
+
+static bool open_base(lua_State *L)
+{
+    if (tl_protected(L, open_base_protected, NULL))
+        return false;
+    lua_settop(L, 0);
+    for (int i = 0; i < BASE; i++)
+        push_registered(L, (const char *)&base_functions[i]);
+    return true;
+}
+
+static void *open_state(void *shared, uint32_t worker, ti_error **error)
+{
+    ti_state *state = calloc(1, sizeof *state);
+    lua_State *L = state ? luaL_newstate() : NULL;
+    if (!L || !open_base(L)) {
+        if (L)
+            lua_close(L);
+        free(state);
+        *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
+        return NULL;
+    }
+    state->L = L;
+    state->worker = worker;
+    lua_pushvalue(L, OPEN);
+    lua_pushlightuserdata(L, shared);
+    int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
+    if (!status)
+        return state;
+    *error = describe(state, status, TI_E_INTERNAL);
+    close_state(state);
+    return NULL;
+}
+
+static void forget(void *context, uint64_t key)
+{
+    ti_error *error = NULL;
+    ti_value_release(ti_state_invoke(context, "forget", key, NULL, &error));
+    ti_error_free(error);
+}
+
+const ti_backend ti_state_backend = {
+    .name = "lua",
+    .open = open_state,
+    .serve = serve,
+    .forget = forget,
+    .close = close_state,
+};

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/* A worker's Lua state: the engine's Lua backend. */
+#ifndef TI_STATE_H
+#define TI_STATE_H
+
+#include "bindings/convert.h"
+#include "engine/backend.h"
+
+/* The metatable of errors in Lua; the module tidemill.error fills it. */
+#define TI_ERROR_TYPE "tidemill.error"
+
+/* Payload strings that a state has at hand as Lua strings while it serves. */
+#define TI_STATE_PAYLOADS 32
+
+typedef struct ti_state {
+    lua_State *L;
+    uint32_t worker; /* [const] */
+
+    /* all else: [seat] */
+    ti_worker *serving;     /* while in `serve` */
+    const ti_task *task;    /* while a callback runs, else NULL */
+    uint64_t call;          /* its number */
+    bool touched;           /* it has looked at its ctx, which is spent now */
+    uint64_t selected;      /* key of the program whose callbacks are on the stack; 0: none */
+    ti_value *unanswered;   /* a payload that is ours until the task is answered */
+    ti_builder scratch;
+    uint32_t *ancestors;    /* work space of the ancestor walk */
+    uint32_t ancestor_room; /* in processors */
+    struct {
+        uint64_t serial; /* of the run; values of others may have the same address */
+        const ti_value *value;
+    } payloads[TI_STATE_PAYLOADS];
+} ti_state;
+
+typedef struct ti_state_config {
+    const char *path, *cpath; /* package.path and package.cpath of the states */
+    lua_CFunction core;       /* luaopen_tidemill_core */
+} ti_state_config;
+
+/* Opened with a ti_state_config, which need not outlive the opening. */
+extern const ti_backend ti_state_backend;
+
+/* Calls a function of the Lua module tidemill.worker with a program's key and a value, and returns
+ * what that returns as a new reference. NULL: *error says why. With the seat taken. */
+ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
+                          const ti_value *argument, ti_error **error);
+
+/* For context.c: pushes the list that a program keeps under `field`, at the place of one callback:
+ * its options, or its state. */
+void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field);
+
+/* In context.c: pushes a fresh ctx. May raise. */
+void ti_context_push(lua_State *L, ti_state *state);
+
+/* In context.c: pushes an error as scripts see it. May raise. */
+void ti_error_push(lua_State *L, ti_text processor, const ti_error *error);
+
+#endif

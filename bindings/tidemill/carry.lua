@@ -1,0 +1,207 @@
+-- SPDX-License-Identifier: MIT
+-- Carries callbacks of an inline DAG into the worker states: bytecode, with upvalues copied.
+--
+-- `pack` runs in the host's state and makes a bundle of plain data; `unpack` runs in each worker. In a
+-- bundle, functions, tables and upvalues ("cells") are listed once and referred to by number, so what
+-- was shared or cyclic stays so. A scalar stands for itself; anything else is { tag, ... }:
+--   { "function", n }  { "table", n }  { "module", name }  { "field", module, name }  { "null" }
+--
+-- What is in the standard library or in a loaded module travels by name: the worker requires it.
+local core = require "tidemill.core"
+local join = require "tidemill.join"
+
+local M = {}
+
+-- Fields of the modules that are loaded: function -> { module, name }, table -> module name.
+local function index_modules()
+  local functions, tables = {}, {}
+  local names = {}
+  for name in pairs(package.loaded) do
+    if type(name) == "string" then names[#names + 1] = name end
+  end
+  table.sort(names, function(x, y) return #x == #y and x < y or #x < #y end)
+  for _, name in ipairs(names) do
+    local module = package.loaded[name]
+    if type(module) == "table" and not tables[module] then
+      tables[module] = name
+      for field, value in pairs(module) do
+        if type(field) == "string" and type(value) == "function" and not functions[value] then
+          functions[value] = { name, field }
+        end
+      end
+    end
+  end
+  return functions, tables
+end
+
+-- In LuaJIT, some of the standard library is bytecode that cannot be dumped.
+local standard = {
+  _G = true, string = true, table = true, math = true, os = true, io = true, coroutine = true,
+  debug = true, utf8 = true, bit = true, bit32 = true, package = true,
+}
+
+local function travels_by_name(fn, origin)
+  if not origin then return false end
+  return debug.getinfo(fn, "S").what == "C" or (rawget(_G, "jit") and standard[origin[1]])
+end
+
+local Packer = {}
+Packer.__index = Packer
+
+-- Ends the packing of one callback; `pack` turns it into a problem.
+local function refuse(trail, what)
+  error({ trail = table.concat(trail), what = what }, 0)
+end
+
+local function step(trail, text)
+  local longer = {}
+  for i, item in ipairs(trail) do longer[i] = item end
+  longer[#longer + 1] = text
+  return longer
+end
+
+function Packer:table(value, trail)
+  local name = self.module_of[value]
+  if name then return { "module", name } end
+  local number = self.numbers[value]
+  if number then return { "table", number } end
+  if debug.getmetatable(value) then refuse(trail, "a table with a metatable") end
+  local entries = {}
+  self.bundle.tables[#self.bundle.tables + 1] = entries
+  number = #self.bundle.tables
+  self.numbers[value] = number
+  for key, item in next, value do
+    local inner = step(trail, type(key) == "string" and "." .. key or ("[%s]"):format(tostring(key)))
+    entries[#entries + 1] = self:encode(key, inner)
+    entries[#entries + 1] = self:encode(item, inner)
+  end
+  return { "table", number }
+end
+
+function Packer:cell(fn, index, name, value, trail)
+  local id = self.identify(fn, index)
+  local number = self.cells[id]
+  if not number then
+    local cell = {}
+    self.bundle.cells[#self.bundle.cells + 1] = cell
+    number = #self.bundle.cells
+    self.cells[id] = number
+    cell.value = self:encode(value, step(trail, (" upvalue '%s'"):format(name)))
+  end
+  return number
+end
+
+function Packer:upvalues(fn, trail)
+  local cells, index = {}, 1
+  while true do
+    local name, value = debug.getupvalue(fn, index)
+    if not name then return cells end
+    cells[index] = self:cell(fn, index, name == "" and "?" or name, value, trail)
+    index = index + 1
+  end
+end
+
+local function has_other_globals(fn)
+  return rawget(_G, "getfenv") and getfenv(fn) ~= _G -- luacheck: ignore 113
+end
+
+function Packer:fn(value, trail)
+  local origin = self.origin_of[value]
+  if travels_by_name(value, origin) then return { "field", origin[1], origin[2] } end
+  local number = self.numbers[value]
+  if number then return { "function", number } end
+  if debug.getinfo(value, "S").what == "C" then refuse(trail, "a C function") end
+  if has_other_globals(value) then refuse(trail, "a function with an environment of its own") end
+  local entry = { code = string.dump(value) }
+  self.bundle.functions[#self.bundle.functions + 1] = entry
+  number = #self.bundle.functions
+  self.numbers[value] = number
+  entry.cells = self:upvalues(value, trail)
+  return { "function", number }
+end
+
+function Packer:encode(value, trail)
+  local kind = type(value)
+  if value == core.null then return { "null" } end
+  if kind == "function" then return self:fn(value, trail) end
+  if kind == "table" then return self:table(value, trail) end
+  if kind ~= "nil" and kind ~= "boolean" and kind ~= "number" and kind ~= "string" then
+    refuse(trail, "a " .. kind)
+  end
+  return value
+end
+
+-- The problem of a callback that cannot travel.
+local function problem(index, field, err)
+  if type(err) ~= "table" then error(err, 0) end
+  return {
+    processor = index,
+    text = ("%s:%s: %s cannot travel to a worker; use a script"):format(field, err.trail, err.what),
+  }
+end
+
+--- The bundle for a list of declared processors, and the problems there are.
+function M.pack(items)
+  local origin_of, module_of = index_modules()
+  local packer = setmetatable({
+    bundle = { functions = {}, tables = {}, cells = {}, processors = {} },
+    numbers = {}, cells = {}, identify = join.identifier(),
+    origin_of = origin_of, module_of = module_of,
+  }, Packer)
+  local problems = {}
+  for index, item in ipairs(items) do
+    local body = type(item.body) == "table" and item.body or {}
+    local packed = { id = item.id }
+    for _, field in ipairs { "run", "setup", "options" } do
+      local ok, encoded = pcall(packer.encode, packer, body[field], {})
+      if ok then
+        packed[field] = encoded
+      else
+        problems[#problems + 1] = problem(index, field, encoded)
+      end
+    end
+    packer.bundle.processors[index] = packed
+  end
+  return packer.bundle, problems
+end
+
+-- A module that lacks the field here, or a module that cannot be loaded, is an error of the load.
+local function by_name(module, field)
+  local value = require(module)
+  if field then value = value[field] end
+  if value == nil then error(("%s.%s does not exist in a worker"):format(module, field), 0) end
+  return value
+end
+
+--- The processors of a bundle, as a list of { id, run, setup, options }.
+function M.unpack(bundle)
+  local functions = join.load(bundle.functions, #bundle.cells)
+  local tables = {}
+  for i = 1, #bundle.tables do tables[i] = {} end
+  local function decode(value)
+    if type(value) ~= "table" then return value end
+    local tag = value[1]
+    if tag == "function" then return functions[value[2]] end
+    if tag == "table" then return tables[value[2]] end
+    if tag == "null" then return core.null end
+    return by_name(value[2], value[3])
+  end
+  for i, entries in ipairs(bundle.tables) do
+    for at = 1, #entries, 2 do tables[i][decode(entries[at])] = decode(entries[at + 1]) end
+  end
+  for number, entry in ipairs(bundle.functions) do
+    for index, cell in ipairs(entry.cells) do
+      debug.setupvalue(functions[number], index, decode(bundle.cells[cell].value))
+    end
+  end
+  local processors = {}
+  for i, packed in ipairs(bundle.processors) do
+    processors[i] = {
+      id = packed.id,
+      run = decode(packed.run), setup = decode(packed.setup), options = decode(packed.options),
+    }
+  end
+  return processors
+end
+
+return M

@@ -1,0 +1,264 @@
+-- SPDX-License-Identifier: MIT
+-- How DAGs are declared: tm.dag, tm.transform and tm.analyze, and the check of what was written.
+--
+-- Declaring never fails. `describe` turns a declaration into plain data that can travel, without its
+-- functions, and lists what is wrong with it; the engine adds what is wrong with the graph.
+local core = require "tidemill.core"
+
+local M = {}
+
+local Dag = { __name = "tidemill.declaration" }
+local Processor = { __name = "tidemill.processor" }
+
+local failure_strategies = { "fail_fast", "continue_on_error", "best_effort" }
+local strategies = { "reactive" }
+
+local function contains(list, value)
+  for _, item in ipairs(list) do
+    if item == value then return true end
+  end
+  return false
+end
+
+local function where(level)
+  local info = debug.getinfo(level + 1, "Sl")
+  return info and info.currentline > 0 and ("%s:%d"):format(info.short_src, info.currentline) or nil
+end
+
+local function declare(intent, id, body, place)
+  if type(body) == "function" then body = { run = body } end
+  return setmetatable({ intent = intent, id = id, body = body, where = place }, Processor)
+end
+
+-- tm.transform "id" alone: what follows is the body.
+function Processor.__call(self, body)
+  return declare(self.intent, self.id, body == nil and false or body, where(2) or self.where)
+end
+
+--- A processor whose return value is the next payload: tm.transform("id", fn), or
+-- tm.transform "id" { run = fn, ... }.
+function M.transform(id, body)
+  return declare("transform", id, body, where(2))
+end
+
+--- A processor that contributes metadata only; declared as tm.transform is.
+function M.analyze(id, body)
+  return declare("analyze", id, body, where(2))
+end
+
+--- A DAG: options by name, processors in the array part.
+function M.dag(fields)
+  if type(fields) ~= "table" then
+    error(("tm.dag takes a table, but it got a %s"):format(type(fields)), 2)
+  end
+  return setmetatable({ fields = fields, where = where(2) }, Dag)
+end
+
+function M.is_dag(value)
+  return getmetatable(value) == Dag
+end
+
+-- "a function", "nothing"
+local function kind(value)
+  if value == nil then return "nothing" end
+  local name = type(value)
+  return (name:find "^[aeiou]" and "an " or "a ") .. name
+end
+
+local function quoted(list)
+  return '"' .. table.concat(list, '", "') .. '"'
+end
+
+-- Checks of one value: each returns what is wrong with it, or nil.
+
+local function a(expected)
+  return function(value)
+    if type(value) ~= expected then
+      return ("must be %s, but it is %s"):format(kind(({
+        ["function"] = print, string = "", boolean = true, table = {},
+      })[expected]), kind(value))
+    end
+  end
+end
+
+local function one_of(list)
+  return function(value)
+    if contains(list, value) then return nil end
+    local near = type(value) == "string" and core.nearest(value, list)
+    return ("must be one of %s, but it is %s%s"):format(quoted(list),
+      type(value) == "string" and ("%q"):format(value) or kind(value),
+      near and (" (did you mean %q?)"):format(near) or "")
+  end
+end
+
+local function positive_integer(value)
+  if type(value) ~= "number" then return "must be a number, but it is " .. kind(value) end
+  if value < 1 or value > 2 ^ 31 or value % 1 ~= 0 then
+    return ("must be a whole number from 1 on, but it is %s"):format(tostring(value))
+  end
+end
+
+local function id_or_ids(value)
+  if type(value) == "string" then return nil end
+  if type(value) ~= "table" then
+    return "must be an id or a list of ids, but it is " .. kind(value)
+  end
+  for key, item in pairs(value) do
+    if type(key) ~= "number" then
+      return ("must be a list of ids, but it has the key %q"):format(tostring(key))
+    elseif type(item) ~= "string" then
+      return ("must be a list of ids, but item %s is %s"):format(tostring(key), kind(item))
+    elseif key ~= 1 and value[key - 1] == nil then
+      return ("must be a list of ids, but it has a hole before item %s"):format(tostring(key))
+    end
+  end
+end
+
+local function plain_table(value)
+  return a "table" (value) or core.why_not(value, "options")
+end
+
+local dag_keys = {
+  name = a "string",
+  strategy = one_of(strategies),
+  failure_strategy = one_of(failure_strategies),
+  max_concurrency = positive_integer,
+  profile = a "boolean",
+}
+
+local processor_keys = {
+  run = a "function",
+  setup = a "function",
+  depends_on = id_or_ids,
+  payload_from = a "string",
+  options = plain_table,
+}
+
+local function sorted_keys(map)
+  local keys = {}
+  for key in pairs(map) do keys[#keys + 1] = key end
+  table.sort(keys, function(x, y) return tostring(x) < tostring(y) end)
+  return keys
+end
+
+local function unknown(key, known)
+  local names = sorted_keys(known)
+  local near = type(key) == "string" and core.nearest(key, names)
+  return ("unknown key %s%s"):format(
+    type(key) == "string" and ("'%s'"):format(key) or ("[%s]"):format(tostring(key)),
+    near and (" (did you mean '%s'?)"):format(near) or " (there are " .. table.concat(names, ", ") .. ")")
+end
+
+-- Checks the named keys of `fields`; `report` gets each problem. Array items are skipped.
+local function check_keys(fields, known, report, skip_items)
+  for _, key in ipairs(sorted_keys(fields)) do
+    local check = known[key]
+    if check then
+      local problem = check(fields[key])
+      if problem then report(("%s %s"):format(key, problem)) end
+    elseif not (skip_items and type(key) == "number") then
+      report(unknown(key, known))
+    end
+  end
+end
+
+local function list_of(value)
+  if type(value) == "string" then return { value } end
+  local list = {}
+  for _, item in ipairs(type(value) == "table" and value or {}) do
+    if type(item) == "string" then list[#list + 1] = item end
+  end
+  return list
+end
+
+local function is_string(value)
+  return type(value) == "string" and value or nil
+end
+
+-- What travels of a processor.
+local function describe_processor(item, index)
+  local body = type(item.body) == "table" and item.body or {}
+  return {
+    id = type(item.id) == "string" and item.id ~= "" and item.id or ("#%d"):format(index),
+    intent = item.intent,
+    depends_on = list_of(body.depends_on),
+    payload_from = is_string(body.payload_from),
+    options = not plain_table(body.options) and body.options or nil,
+    where = item.where,
+  }
+end
+
+local function check_processor(item, report)
+  if type(item.id) ~= "string" then
+    report(("its id must be a string, but it is %s"):format(kind(item.id)))
+  elseif item.id == "" then
+    report "its id is empty"
+  end
+  if item.body == nil then
+    report(("has no body: write tm.%s %q { run = function ... }"):format(item.intent,
+      tostring(item.id)))
+  elseif type(item.body) ~= "table" then
+    report(("needs a function or a table, but it got %s"):format(kind(item.body or nil)))
+  else
+    check_keys(item.body, processor_keys, report)
+    if item.body.run == nil then report "has no run function" end
+  end
+end
+
+local function count_items(fields)
+  local count, last = 0, 0
+  for key in pairs(fields) do
+    if type(key) == "number" then
+      count = count + 1
+      if key > last then last = key end
+    end
+  end
+  return count, last
+end
+
+--- description, items, problems. The description is plain data; items are the processors as they were
+-- declared, in the same order; problems are { processor = index or nil, text = ... }.
+function M.describe(dag)
+  local fields, problems, items = dag.fields, {}, {}
+  local function report(index)
+    return function(text) problems[#problems + 1] = { processor = index, text = text } end
+  end
+  check_keys(fields, dag_keys, report(nil), true)
+  local count, last = count_items(fields)
+  if count ~= last then
+    report(nil)(("the list of processors has a hole: %d items, the last one at %s")
+      :format(count, tostring(last)))
+  end
+  local processors = {}
+  for i = 1, count do
+    local item = fields[i]
+    if getmetatable(item) == Processor then
+      items[#items + 1] = item
+      processors[#items] = describe_processor(item, #items)
+      check_processor(item, report(#items))
+    elseif item ~= nil then
+      report(nil)(("item %d is %s, not a processor (tm.transform or tm.analyze)")
+        :format(i, kind(item)))
+    end
+  end
+  local strategy = fields.failure_strategy
+  return {
+    name = is_string(fields.name),
+    failure_strategy = contains(failure_strategies, strategy) and strategy or "fail_fast",
+    max_concurrency = not positive_integer(fields.max_concurrency or 1) and fields.max_concurrency
+      or nil,
+    profile = fields.profile == true,
+    where = dag.where,
+    processors = processors,
+  }, items, problems
+end
+
+--- One line for a problem of a description.
+function M.line(description, problem)
+  local processor = problem.processor and description.processors[problem.processor]
+  if not processor then return problem.text end
+  return ("processor '%s'%s: %s"):format(processor.id,
+    processor.where and (" (%s)"):format(processor.where) or "", problem.text)
+end
+
+return M

@@ -1,0 +1,77 @@
+-- SPDX-License-Identifier: MIT
+-- What runs in a worker's Lua state besides callbacks: loading and keeping programs. Called from C, and
+-- errors that are raised here become errors of the load.
+local carry = require "tidemill.carry"
+local declare = require "tidemill.declare"
+
+local M = {}
+
+-- By key, lists of callbacks with lists of their options and states. C reads them.
+M.programs = {}
+
+local drafts = {} -- by key: loaded, but not committed yet
+
+local function read(path)
+  local file, why = io.open(path, "rb")
+  if not file then error(("cannot open the script: %s"):format(why), 0) end
+  local first
+  first, why = file:read(1)
+  file:close()
+  if why then error(("cannot read the script %s: %s"):format(path, why), 0) end
+  if first == "\27" then
+    error(("%s is bytecode, which is never loaded; use the source"):format(path), 0)
+  end
+end
+
+--- Runs a script and returns its description and the problems of its declaration.
+function M.load(key, path)
+  read(path)
+  local chunk, why = loadfile(path)
+  if not chunk then error(why, 0) end
+  local dag = chunk(path)
+  if not declare.is_dag(dag) then
+    error(("%s must return a DAG (return tm.dag { ... }), but it returned %s")
+      :format(path, dag == nil and "nothing" or "a " .. type(dag)), 0)
+  end
+  local description, items, problems = declare.describe(dag)
+  local processors = {}
+  for i, item in ipairs(items) do
+    local body = type(item.body) == "table" and item.body or {}
+    processors[i] = { id = item.id, run = body.run, setup = body.setup, options = body.options }
+  end
+  drafts[key] = processors
+  return { description = description, problems = problems }
+end
+
+--- Takes the callbacks of an inline DAG.
+function M.unpack(key, bundle)
+  drafts[key] = carry.unpack(bundle)
+  return true
+end
+
+local function set_up(processor)
+  local ok, state, why = pcall(processor.setup, processor.options)
+  if ok and (state ~= nil or why == nil) then return state end
+  error(("processor '%s': setup: %s"):format(processor.id, tostring(not ok and state or why)), 0)
+end
+
+--- Runs every setup and keeps the callbacks for the runs to come.
+function M.commit(key)
+  local program = { options = {}, states = {} }
+  for i, processor in ipairs(drafts[key]) do
+    program[i] = processor.run
+    program.options[i] = processor.options
+    if processor.setup then program.states[i] = set_up(processor) end
+  end
+  drafts[key] = nil
+  M.programs[key] = program
+  return true
+end
+
+function M.forget(key)
+  drafts[key] = nil
+  M.programs[key] = nil
+  return true
+end
+
+return M

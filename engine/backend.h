@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* What runs callbacks: Lua states, or plain C. The engine knows backends by this vtable alone.
+ *
+ * A backend pulls its work: `serve` takes tasks with ti_worker_next and answers each with one call
+ * of ti_worker_complete or ti_worker_fail, until there are none. So a language that must guard its
+ * callbacks (lua_pcall) sets up its guard once for many of them, not once each. */
+#ifndef TI_BACKEND_H
+#define TI_BACKEND_H
+
+#include "engine/error.h"
+#include "engine/run.h"
+
+/* Backends per engine. */
+#define TI_MOST_BACKENDS 4
+
+typedef struct ti_worker ti_worker;
+
+typedef struct ti_backend {
+    const char *name;
+
+    /* Makes the context of one worker; NULL with *error set when it can't. On the thread that opens
+     * the engine. */
+    void *(*open)(void *shared, uint32_t worker, ti_error **error);
+
+    /* Runs tasks until ti_worker_next returns NULL; takes at least one. On the thread that has the
+     * worker's seat; never on two at once. */
+    void (*serve)(void *context, ti_worker *worker);
+
+    /* Drops what it keeps under a program's key; may be NULL. On any thread, with the seat taken. */
+    void (*forget)(void *context, uint64_t key);
+
+    /* Frees the context. On the thread that closes the engine. */
+    void (*close)(void *context);
+} ti_backend;
+
+/* One processor to run. Good until it is answered. */
+typedef struct ti_task {
+    ti_run *run;
+    ti_node *node;
+    const ti_step *step;
+    uint32_t index;    /* of the step */
+    uint32_t source;   /* in(n) */
+    ti_value *payload; /* in(n): borrowed from the run */
+} ti_task;
+
+/* The next task of the backend that is serving, or NULL: return from `serve`. */
+const ti_task *ti_worker_next(ti_worker *worker);
+
+/* Answers the current task. `payload` counts for transforms only: a new reference, or the task's own
+ * payload as it is, without one. `metadata`: a new reference, or NULL. */
+void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata);
+
+/* Answers the current task; takes the error. */
+void ti_worker_fail(ti_worker *worker, ti_error *error);
+
+#endif

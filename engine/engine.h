@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/* An engine: workers, the threads that sit at them, and the runs in flight. All of it may be used
+ * from several threads at once. */
+#ifndef TI_ENGINE_H
+#define TI_ENGINE_H
+
+#include <uv.h>
+
+#include "engine/backend.h"
+#include "engine/inbox.h"
+#include "engine/pool.h"
+#include "engine/worker.h"
+
+#define TI_MOST_WORKERS 1024
+
+typedef struct ti_engine {
+    uint32_t workers;  /* [const] */
+    ti_worker *seats;  /* [const] */
+    uint32_t backends; /* [const] */
+    struct {
+        const ti_backend *vtable;
+        void *shared;
+    } backend[TI_MOST_BACKENDS]; /* [const] */
+    atomic_uint references;      /* [atomic] */
+    atomic_uchar closing;        /* [atomic] */
+    uv_mutex_t lock;
+    uv_cond_t changed;      /* with lock: a run settled, or a claimed seat is free */
+    ti_run *runs;           /* [lock:engine] all that exist, idle ones too */
+    uint32_t closers;       /* [lock:engine] 1 once somebody closes it */
+    bool closed;            /* [lock:engine] */
+    _Alignas(TI_CACHE_LINE) atomic_uint in_flight; /* [atomic] */
+    atomic_uint_fast64_t launched;                 /* [atomic] runs so far */
+    ti_inbox inbox;
+    ti_pool pool;
+} ti_engine;
+
+typedef struct ti_backend_choice {
+    const ti_backend *vtable;
+    void *shared; /* goes to its `open`; must outlive the engine's workers */
+} ti_backend_choice;
+
+/* How many workers suit this machine. */
+uint32_t ti_engine_default_workers(void);
+
+/* Opens every backend for every worker. NULL: *error says why. */
+ti_engine *ti_engine_open(uint32_t workers, const ti_backend_choice *choices, uint32_t count,
+                          ti_error **error);
+
+/* Cancels what is in flight, waits until it has settled, joins the threads and closes the backends.
+ * Idempotent. Not from within a callback of the engine. */
+void ti_engine_close(ti_engine *engine);
+bool ti_engine_closed(ti_engine *engine);
+
+ti_engine *ti_engine_retain(ti_engine *engine);
+/* The last one closes it and frees it. NULL is fine. */
+void ti_engine_release(ti_engine *engine);
+
+/* Runs to the end and blocks until it has; the calling thread works too. False: closed. */
+bool ti_engine_run(ti_engine *engine, ti_run *run);
+
+/* Starts the run on the engine's threads and returns. TI_OK, TI_E_CLOSED or TI_E_INTERNAL (no thread can
+ * be started). */
+ti_code ti_engine_start(ti_engine *engine, ti_run *run);
+
+/* Blocks until the run, which was started, has settled. */
+void ti_engine_wait(ti_engine *engine, ti_run *run);
+
+/* Takes a worker's seat, waiting until it is free, so that its contexts can be worked on. NULL: the
+ * engine has closed. */
+ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index);
+void ti_engine_leave(ti_engine *engine, ti_worker *worker);
+
+/* For worker.c, pool.c and run.c: */
+static inline ti_worker *ti_engine_worker(ti_engine *engine, uint32_t index)
+{
+    return &engine->seats[index];
+}
+
+static inline const ti_backend *ti_engine_backend(ti_engine *engine, uint32_t index)
+{
+    return engine->backend[index].vtable;
+}
+
+/* Called once per run, by the worker that accounts for its last processor. */
+void ti_engine_settle(ti_engine *engine, ti_run *run);
+
+/* A free seat, `preferred` if it can be; NULL: all are taken. */
+ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred);
+
+/* Something can be had by a thread that sits down, and there is a seat. */
+bool ti_engine_beckons(ti_engine *engine);
+
+void ti_engine_enlist(ti_engine *engine, ti_run *run);
+void ti_engine_delist(ti_engine *engine, ti_run *run);
+ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program);
+void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *run);
+
+/* Has every backend drop what it keeps under a program's key: at once where the seat is free, else
+ * when somebody sits down there next. Never blocks for long, so that a garbage collector or a worker
+ * may call it. (Without memory for the note, what is kept goes with the engine.) */
+void ti_engine_forget(ti_engine *engine, uint64_t key);
+
+/* Does what ti_engine_forget left for later. With the seat taken. */
+void ti_engine_catch_up(ti_engine *engine, ti_worker *worker);
+
+#endif

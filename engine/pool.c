@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/* Parking. A thread that finds nothing counts itself idle, gives up its share of `searching`, and only
+ * then looks once more at what is published (ti_engine_beckons) before it sleeps. Whoever publishes
+ * does so first and then reads `searching` and `idle`, all in one total order: so either the publisher
+ * sees that somebody must be woken, or the parker sees what was published. */
+#include "engine/pool.h"
+
+#include <stdlib.h>
+
+#include "engine/engine.h"
+
+struct ti_thread {
+    ti_pool *pool;    /* [const] */
+    uint32_t index;   /* [const] */
+    uv_thread_t id;   /* [lock:pool] */
+    uv_sem_t wake;    /* posted once for each time it is taken off `parked` */
+    ti_thread *next;  /* [lock:pool] */
+    bool is_parked;   /* [lock:pool] */
+};
+
+static void give_up_search(ti_pool *pool)
+{
+    ti_sub_sc(&pool->searching, 1);
+}
+
+static void unlink_parked(ti_pool *pool, ti_thread *thread)
+{
+    ti_thread **link = &pool->parked;
+    while (*link != thread)
+        link = &(*link)->next;
+    *link = thread->next;
+    thread->is_parked = false;
+    ti_sub_sc(&pool->idle, 1);
+}
+
+static void sit_and_work(ti_pool *pool, ti_thread *thread)
+{
+    ti_worker *worker = ti_engine_sit(pool->engine, pool->limit - 1 - thread->index);
+    while (worker) {
+        if (!ti_worker_find(worker))
+            break;
+        give_up_search(pool);
+        ti_worker_drain(worker);
+        ti_add_sc(&pool->searching, 1);
+        if (ti_load_relaxed(&worker->claims))
+            break;
+        ti_engine_catch_up(pool->engine, worker);
+    }
+    if (worker)
+        ti_engine_leave(pool->engine, worker);
+}
+
+/* Sleeps until woken to search. False: the pool closes and there is nothing left. Comes with a share
+ * of `searching` and, when true, returns with one. */
+static bool park(ti_pool *pool, ti_thread *thread)
+{
+    uv_mutex_lock(&pool->lock);
+    thread->next = pool->parked;
+    thread->is_parked = true;
+    pool->parked = thread;
+    ti_add_sc(&pool->idle, 1);
+    bool closing = pool->closing;
+    uv_mutex_unlock(&pool->lock);
+    give_up_search(pool);
+    bool beckons = ti_engine_beckons(pool->engine);
+    if (beckons || closing) {
+        uv_mutex_lock(&pool->lock);
+        bool back = thread->is_parked;
+        if (back)
+            unlink_parked(pool, thread);
+        uv_mutex_unlock(&pool->lock);
+        if (back) {
+            ti_add_sc(&pool->searching, 1);
+            return beckons || !closing;
+        }
+    }
+    uv_sem_wait(&thread->wake);
+    return true;
+}
+
+static void run_thread(void *data)
+{
+    ti_thread *thread = data;
+    do
+        sit_and_work(thread->pool, thread);
+    while (park(thread->pool, thread));
+    give_up_search(thread->pool);
+}
+
+/* With the lock, and a share of `searching` for the new thread. */
+static bool start_thread(ti_pool *pool)
+{
+    if (pool->started == pool->limit || pool->refused || pool->closing)
+        return false;
+    ti_thread *thread = &pool->threads[pool->started];
+    const uv_thread_options_t options = {.flags = UV_THREAD_NO_FLAGS};
+    if (uv_thread_create_ex(&thread->id, &options, run_thread, thread)) {
+        pool->refused = true;
+        return false;
+    }
+    pool->started++;
+    ti_sub_sc(&pool->idle, 1);
+    return true;
+}
+
+/* With a share of `searching`, which goes to the thread, or back if there is none. */
+static bool send_one(ti_pool *pool)
+{
+    uv_mutex_lock(&pool->lock);
+    ti_thread *thread = pool->parked;
+    bool sent = thread != NULL;
+    if (thread)
+        unlink_parked(pool, thread);
+    else
+        sent = start_thread(pool);
+    uv_mutex_unlock(&pool->lock);
+    if (thread)
+        uv_sem_post(&thread->wake);
+    if (!sent)
+        give_up_search(pool);
+    return sent;
+}
+
+void ti_pool_wake(ti_pool *pool)
+{
+    unsigned none = 0;
+    /* A read-modify-write even where it changes nothing: the searcher that gives up its share reads
+     * from it or is read by it, and so sees what was published before. */
+    if (ti_add_sc(&pool->searching, 0) == 0 && ti_load_sc(&pool->idle) > 0 &&
+        ti_cas_sc(&pool->searching, &none, 1))
+        send_one(pool);
+}
+
+bool ti_pool_ensure(ti_pool *pool)
+{
+    uv_mutex_lock(&pool->lock);
+    bool none = pool->started == 0;
+    pool->refused = pool->refused && !none;
+    uv_mutex_unlock(&pool->lock);
+    if (!none)
+        return true;
+    ti_add_sc(&pool->searching, 1);
+    return send_one(pool);
+}
+
+int ti_pool_open(ti_pool *pool, ti_engine *engine, uint32_t limit)
+{
+    pool->engine = engine;
+    pool->limit = limit;
+    atomic_init(&pool->idle, limit);
+    atomic_init(&pool->searching, 0);
+    pool->threads = calloc(limit, sizeof *pool->threads);
+    if (!pool->threads)
+        return UV_ENOMEM;
+    int status = uv_mutex_init(&pool->lock);
+    uint32_t made = 0;
+    for (; !status && made < limit; made++) {
+        pool->threads[made].pool = pool;
+        pool->threads[made].index = made;
+        status = uv_sem_init(&pool->threads[made].wake, 0);
+    }
+    if (!status)
+        return 0;
+    while (made-- > 1)
+        uv_sem_destroy(&pool->threads[made - 1].wake);
+    free(pool->threads);
+    pool->threads = NULL;
+    return status;
+}
+
+void ti_pool_close(ti_pool *pool)
+{
+    if (!pool->threads)
+        return;
+    uv_mutex_lock(&pool->lock);
+    pool->closing = true;
+    while (pool->parked) {
+        ti_thread *thread = pool->parked;
+        unlink_parked(pool, thread);
+        ti_add_sc(&pool->searching, 1);
+        uv_sem_post(&thread->wake);
+    }
+    uv_mutex_unlock(&pool->lock);
+    for (uint32_t i = 0; i < pool->started; i++)
+        uv_thread_join(&pool->threads[i].id);
+    for (uint32_t i = 0; i < pool->limit; i++)
+        uv_sem_destroy(&pool->threads[i].wake);
+    uv_mutex_destroy(&pool->lock);
+    free(pool->threads);
+    pool->threads = NULL;
+}

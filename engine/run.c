@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "engine/permits.h"
+
+static const char *const status_names[] = {
+    "waiting", "ready", "running", "completed", "failed", "skipped", "cancelled",
+};
+
+const char *ti_status_name(ti_status status)
+{
+    return status_names[status];
+}
+
+uint64_t ti_program_new_key(void)
+{
+    static atomic_uint_fast64_t keys;
+    return ti_add_relaxed(&keys, 1) + 1;
+}
+
+ti_program *ti_program_new(ti_engine *engine, ti_plan *plan, uint64_t key)
+{
+    ti_program *program = malloc(sizeof *program + plan->count);
+    if (!program) {
+        ti_plan_release(plan);
+        return NULL;
+    }
+    *program = (ti_program){
+        .engine = ti_engine_retain(engine),
+        .plan = plan,
+        .key = key,
+    };
+    atomic_init(&program->references, 1);
+    for (uint32_t i = 0; i < plan->count; i++)
+        atomic_init(&program->heavy[i], 1);
+    return program;
+}
+
+ti_program *ti_program_retain(ti_program *program)
+{
+    ti_add_relaxed(&program->references, 1);
+    return program;
+}
+
+void ti_program_release(ti_program *program)
+{
+    if (!program || !ti_drop_reference(&program->references))
+        return;
+    ti_engine_forget(program->engine, program->key);
+    ti_run *run = ti_exchange_sc(&program->spare, NULL);
+    if (run)
+        ti_run_destroy(run);
+    while ((run = program->idle)) {
+        program->idle = run->next_idle;
+        ti_run_destroy(run);
+    }
+    ti_plan_release(program->plan);
+    ti_engine_release(program->engine);
+    free(program);
+}
+
+static void reset_node(ti_node *node, uint32_t indegree)
+{
+    node->payload = NULL;
+    node->metadata = NULL;
+    ti_store_relaxed(&node->pending, indegree);
+    node->source = 0;
+    node->root = TI_NONE;
+    node->status = TI_WAITING;
+    node->flags = 0;
+    node->attempts = 0;
+}
+
+static ti_run *allocate(ti_program *program)
+{
+    const ti_plan *plan = program->plan;
+    ti_run *run = aligned_alloc(TI_CACHE_LINE, sizeof *run);
+    if (!run)
+        return NULL;
+    *run = (ti_run){.program = program, .plan = plan};
+    atomic_init(&run->references, 1);
+    run->nodes = malloc(plan->count * sizeof *run->nodes);
+    bool bounded = plan->max_concurrency && plan->max_concurrency < program->engine->workers;
+    if (!run->nodes || (bounded && !(run->permits = ti_permits_new(plan->max_concurrency)))) {
+        free(run->nodes);
+        free(run);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < plan->count; i++) {
+        run->nodes[i].run = run;
+        atomic_init(&run->nodes[i].pending, 0);
+        reset_node(&run->nodes[i], ti_plan_indegree(plan, i));
+    }
+    ti_engine_enlist(program->engine, run);
+    return run;
+}
+
+static ti_run *reuse(ti_program *program)
+{
+    ti_run *run = ti_load_relaxed(&program->spare) ? ti_exchange_sc(&program->spare, NULL) : NULL;
+    return run ? run : ti_engine_pop_idle(program->engine, program);
+}
+
+ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata, bool profile)
+{
+    ti_run *run = reuse(program);
+    if (!run)
+        run = allocate(program);
+    if (run && profile && !run->times &&
+        !(run->times = malloc(program->plan->count * sizeof *run->times))) {
+        ti_engine_push_idle(program->engine, program, run);
+        run = NULL;
+    }
+    if (!run) {
+        ti_value_release(input);
+        ti_value_release(metadata);
+        return NULL;
+    }
+    if (profile)
+        memset(run->times, 0, program->plan->count * sizeof *run->times);
+    ti_program_retain(program);
+    run->input = input;
+    run->metadata = metadata;
+    run->profile = profile;
+    ti_store_relaxed(&run->remaining, program->plan->count);
+    ti_store_relaxed(&run->bytes, 0);
+    ti_store_relaxed(&run->references, 1);
+    return run;
+}
+
+ti_run *ti_run_retain(ti_run *run)
+{
+    ti_add_relaxed(&run->references, 1);
+    return run;
+}
+
+static void clear_node(ti_node *node)
+{
+    if (node->flags & TI_OWNS_PAYLOAD)
+        ti_value_release(node->payload);
+    if (node->status == TI_FAILED)
+        ti_error_free(node->error);
+    else
+        ti_value_release(node->metadata);
+}
+
+static void clear(ti_run *run)
+{
+    const ti_plan *plan = run->plan;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        clear_node(&run->nodes[i]);
+        reset_node(&run->nodes[i], ti_plan_indegree(plan, i));
+    }
+    ti_value_release(run->input);
+    ti_value_release(run->metadata);
+    if (ti_load_relaxed(&run->reason))
+        ti_value_release(ti_exchange_sc(&run->reason, NULL));
+    run->input = run->metadata = NULL;
+    ti_store_relaxed(&run->stop, TI_GO);
+    ti_store_relaxed(&run->phase, TI_IDLE);
+}
+
+void ti_run_release(ti_run *run)
+{
+    if (!run || !ti_drop_reference(&run->references))
+        return;
+    ti_program *program = run->program;
+    clear(run);
+    ti_run *before = ti_exchange_sc(&program->spare, run);
+    if (before)
+        ti_engine_push_idle(program->engine, program, before);
+    ti_program_release(program);
+}
+
+void ti_run_destroy(ti_run *run)
+{
+    ti_engine_delist(run->program->engine, run);
+    ti_value_release(ti_load_relaxed(&run->reason)); /* a closing engine cancels idle runs too */
+    ti_permits_free(run->permits);
+    free(run->times);
+    free(run->nodes);
+    free(run);
+}
+
+bool ti_run_cancel(ti_run *run, const char *reason, size_t size)
+{
+    unsigned phase = ti_load_sc(&run->phase);
+    if (phase == TI_SETTLED || phase == TI_IDLE)
+        return false;
+    unsigned char go = TI_GO;
+    if (reason && !ti_load_acquire(&run->reason)) {
+        ti_value *text = ti_value_string(reason, size), *none = NULL;
+        if (text && !ti_cas_sc(&run->reason, &none, text))
+            ti_value_release(text);
+    }
+    ti_cas_sc(&run->stop, &go, TI_STOP_CANCELLED);
+    return true;
+}
+
+uint32_t ti_run_source(const ti_run *run)
+{
+    for (uint32_t i = run->plan->count; i > 0; i--) {
+        const ti_node *node = &run->nodes[i - 1];
+        if (node->status == TI_COMPLETED && node->source == i)
+            return i;
+    }
+    return 0;
+}
+
+uint32_t ti_run_next_failure(const ti_run *run, uint32_t step)
+{
+    for (; step < run->plan->count; step++)
+        if (run->nodes[step].status == TI_FAILED)
+            return step;
+    return TI_NONE;
+}
+
+ti_status ti_run_status(ti_run *run)
+{
+    if (!ti_run_settled(run))
+        return TI_RUNNING;
+    if (run->verdict == TI_STOP_CANCELLED)
+        return TI_CANCELLED;
+    return ti_run_next_failure(run, 0) == TI_NONE ? TI_COMPLETED : TI_FAILED;
+}

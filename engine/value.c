@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/value.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A scratch buffer larger than this is given back after use. */
+#define KEEP_BYTES ((size_t)1 << 20)
+
+#define IMMORTAL(cell_kind, truth)                                                                 \
+    {                                                                                              \
+        .references = 1, .immortal = true, .bytes = sizeof(ti_cell),                               \
+        .root = {.kind = (cell_kind), .as.boolean = (truth) }                                      \
+    }
+
+static ti_value immortal_nil = IMMORTAL(TI_NIL, false);
+static ti_value immortal_null = IMMORTAL(TI_NULL, false);
+static ti_value immortal_false = IMMORTAL(TI_BOOLEAN, false);
+static ti_value immortal_true = IMMORTAL(TI_BOOLEAN, true);
+
+static ti_value *allocate(size_t bytes)
+{
+    if (bytes > SIZE_MAX - sizeof(ti_value))
+        return NULL;
+    ti_value *value = malloc(offsetof(ti_value, root) + bytes);
+    if (!value)
+        return NULL;
+    atomic_init(&value->references, 1);
+    value->immortal = false;
+    value->bytes = bytes;
+    return value;
+}
+
+static ti_cell sized(ti_kind kind, size_t size, size_t offset)
+{
+    ti_cell cell = {.as.offset = offset};
+    cell.kind = kind & 15;
+    cell.size = size & (UINT64_MAX >> 4);
+    return cell;
+}
+
+ti_value *ti_value_nil(void)
+{
+    return &immortal_nil;
+}
+
+ti_value *ti_value_null(void)
+{
+    return &immortal_null;
+}
+
+ti_value *ti_value_boolean(bool boolean)
+{
+    return boolean ? &immortal_true : &immortal_false;
+}
+
+ti_value *ti_value_integer(int64_t integer)
+{
+    ti_value *value = allocate(sizeof(ti_cell));
+    if (value)
+        value->root = (ti_cell){.kind = TI_INTEGER, .as.integer = integer};
+    return value;
+}
+
+ti_value *ti_value_float(double number)
+{
+    ti_value *value = allocate(sizeof(ti_cell));
+    if (value)
+        value->root = (ti_cell){.kind = TI_FLOAT, .as.number = number};
+    return value;
+}
+
+ti_value *ti_value_string(const char *bytes, size_t size)
+{
+    if (size > SIZE_MAX / 2)
+        return NULL;
+    ti_value *value = allocate(sizeof(ti_cell) + size + 1);
+    if (!value)
+        return NULL;
+    value->root = sized(TI_STRING, size, sizeof(ti_cell));
+    char *copy = (char *)(&value->root + 1);
+    memcpy(copy, bytes, size);
+    copy[size] = '\0';
+    return value;
+}
+
+ti_value *ti_value_retain(ti_value *value)
+{
+    if (value && !value->immortal)
+        ti_add_relaxed(&value->references, 1);
+    return value;
+}
+
+void ti_value_release(ti_value *value)
+{
+    if (value && !value->immortal && ti_drop_reference(&value->references))
+        free(value);
+}
+
+static bool scalar_equal(const ti_cell *a, const ti_cell *b)
+{
+    switch ((ti_kind)a->kind) {
+    case TI_BOOLEAN:
+        return a->as.boolean == b->as.boolean;
+    case TI_INTEGER:
+        return a->as.integer == b->as.integer;
+    case TI_FLOAT:
+        return a->as.number == b->as.number ||
+               (a->as.number != a->as.number && b->as.number != b->as.number);
+    case TI_STRING:
+        return memcmp(ti_cell_string(a), ti_cell_string(b), a->size) == 0;
+    default:
+        return true;
+    }
+}
+
+static const ti_cell *find(const ti_cell *map, const ti_cell *key)
+{
+    const ti_cell *pairs = ti_cell_items(map);
+    for (size_t i = 0; i < map->size; i++)
+        if (ti_value_equal(&pairs[2 * i], key))
+            return &pairs[2 * i + 1];
+    return NULL;
+}
+
+static bool tables_equal(const ti_cell *a, const ti_cell *b)
+{
+    const ti_cell *items = ti_cell_items(a), *others = ti_cell_items(b);
+    for (size_t i = 0; i < a->size; i++) {
+        const ti_cell *item, *other;
+        if (a->kind == TI_ARRAY) {
+            item = &items[i];
+            other = &others[i];
+        } else {
+            item = &items[2 * i + 1];
+            other = find(b, &items[2 * i]);
+        }
+        if (!other || !ti_value_equal(item, other))
+            return false;
+    }
+    return true;
+}
+
+bool ti_value_equal(const ti_cell *a, const ti_cell *b)
+{
+    if (a->kind != b->kind || a->size != b->size)
+        return false;
+    if (a->kind == TI_ARRAY || a->kind == TI_MAP)
+        return tables_equal(a, b);
+    return scalar_equal(a, b);
+}
+
+/* Room for `bytes` more, rounded up so that what follows is aligned for cells. */
+static bool grow(ti_builder *builder, size_t bytes, size_t *at)
+{
+    const size_t align = _Alignof(ti_cell) - 1;
+    if (bytes > SIZE_MAX / 4 || builder->used > SIZE_MAX / 4)
+        return false;
+    size_t need = builder->used + ((bytes + align) & ~align);
+    if (need > builder->capacity) {
+        size_t capacity = builder->capacity ? builder->capacity : 256;
+        while (capacity < need)
+            capacity *= 2;
+        char *data = realloc(builder->data, capacity);
+        if (!data)
+            return false;
+        builder->data = data;
+        builder->capacity = capacity;
+    }
+    *at = builder->used;
+    builder->used = need;
+    return true;
+}
+
+bool ti_builder_begin(ti_builder *builder)
+{
+    size_t root;
+    builder->used = 0;
+    if (!grow(builder, sizeof(ti_cell), &root))
+        return false;
+    *ti_builder_cell(builder, root) = (ti_cell){.kind = TI_NIL};
+    return true;
+}
+
+bool ti_builder_string(ti_builder *builder, size_t at, const char *bytes, size_t size)
+{
+    size_t copy;
+    if (!grow(builder, size + 1, &copy))
+        return false;
+    memcpy(builder->data + copy, bytes, size);
+    builder->data[copy + size] = '\0';
+    *ti_builder_cell(builder, at) = sized(TI_STRING, size, copy - at);
+    return true;
+}
+
+bool ti_builder_table(ti_builder *builder, size_t at, ti_kind kind, size_t count, size_t *items)
+{
+    size_t cells = kind == TI_MAP ? 2 * count : count;
+    if (count > SIZE_MAX / 8 / sizeof(ti_cell) || !grow(builder, cells * sizeof(ti_cell), items))
+        return false;
+    memset(builder->data + *items, 0, cells * sizeof(ti_cell));
+    *ti_builder_cell(builder, at) = sized(kind, count, *items - at);
+    return true;
+}
+
+ti_value *ti_builder_finish(ti_builder *builder)
+{
+    ti_value *value = allocate(builder->used);
+    if (value)
+        memcpy(&value->root, builder->data, builder->used);
+    return value;
+}
+
+void ti_builder_trim(ti_builder *builder, bool all)
+{
+    if (!all && builder->capacity <= KEEP_BYTES)
+        return;
+    free(builder->data);
+    *builder = (ti_builder){0};
+}

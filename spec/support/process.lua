@@ -1,0 +1,81 @@
+-- SPDX-License-Identifier: MIT
+-- Runs commands as a user's shell would, with the interpreter and the module paths of the running specs.
+
+local process = {}
+
+-- The interpreter is the first word of the command line that started busted.
+function process.interpreter()
+  local first = 0
+  while arg[first - 1] do first = first - 1 end
+  return arg[first]
+end
+
+local function quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+function process.read(path)
+  local file = assert(io.open(path, "rb"))
+  local bytes = file:read "*a"
+  file:close()
+  return bytes
+end
+
+function process.write(path, bytes)
+  local file = assert(io.open(path, "wb"))
+  assert(file:write(bytes))
+  assert(file:close())
+end
+
+function process.can_make_terminals()
+  local found = os.execute "command -v script >/dev/null"
+  return found == true or found == 0   -- Lua 5.1 returns the status
+end
+
+local function environment(variables)
+  local words = { "NO_COLOR=", "LUA_PATH=" .. quote(package.path), "LUA_CPATH=" .. quote(package.cpath) }
+  for name, value in pairs(variables or {}) do words[#words + 1] = name .. "=" .. quote(value) end
+  return table.concat(words, " ")
+end
+
+local function words_of(command)
+  local words = {}
+  for i, word in ipairs(command) do words[i] = quote(word) end
+  return table.concat(words, " ")
+end
+
+local function command_line(command)
+  local line = ("%s %s %s"):format(environment(command.env), quote(process.interpreter()), words_of(command))
+  return command.terminal and "script -qec " .. quote(line) .. " /dev/null" or line
+end
+
+local function temporary_files()
+  local base = os.tmpname()
+  local files = { base = base }
+  for _, name in ipairs { "input", "output", "errors", "status" } do files[name] = base .. "." .. name end
+  return files
+end
+
+-- process.lua { "script.lua", "argument", ... } -> { status =, stdout =, stderr = }. Further keys:
+--   stdin = "bytes" (none is empty)      env = { NAME = "value" }
+--   from = "<&-", to = ">/dev/full"      redirections instead of the files that standard input and output are
+--   before = "umask 0;"                  shell commands that come first, in the command's own subshell
+--   after = "| true"                     what follows the command in the shell; the status stays the command's
+--   terminal = true                      run it on a terminal, by script(1)
+function process.lua(command)
+  local files = temporary_files()
+  process.write(files.input, command.stdin or "")
+  process.write(files.output, "")
+  os.execute(("{ ( %s %s %s %s 2>%s ); echo $? >%s; } %s"):format(
+    command.before or "", command_line(command), command.from or "<" .. quote(files.input),
+    command.to or ">" .. quote(files.output), quote(files.errors), quote(files.status), command.after or ""))
+  local finished = {
+    status = tonumber(process.read(files.status)),
+    stdout = process.read(files.output),
+    stderr = process.read(files.errors),
+  }
+  for _, path in pairs(files) do os.remove(path) end
+  return finished
+end
+
+return process

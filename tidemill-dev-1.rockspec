@@ -1,0 +1,76 @@
+-- SPDX-License-Identifier: MIT
+rockspec_format = "3.0"
+package = "tidemill"
+version = "dev-1"
+source = { url = "git+file://." } -- not published yet: `luarocks make` builds the tree it is in
+
+description = {
+  summary = "A Lua-scriptable, embeddable, reactive DAG engine",
+  detailed = [[
+    Declare a graph of processors in Lua; a C core runs it on all cores.
+    Each processor starts the moment its last dependency completes, and the
+    result never depends on timing or on the number of workers.
+  ]],
+  license = "MIT",
+  labels = { "concurrency", "dag", "workflow", "threads" },
+}
+
+supported_platforms = { "unix" }
+
+dependencies = {
+  "lua >= 5.1, < 5.6",
+  "argparse",
+  "dkjson",
+  "lua-term",
+}
+
+test_dependencies = { "busted" }
+test = { type = "busted" }
+
+external_dependencies = {
+  LIBUV = { header = "uv.h", library = "uv" },
+}
+
+-- The one list of sources and modules: CMakeLists.txt reads it from here.
+build = {
+  type = "builtin",
+  modules = {
+    ["tidemill.core"] = {
+      sources = {
+        "engine/error.c",
+        "engine/value.c",
+        "engine/suggest.c",
+        "engine/dag.c",
+        "engine/plan.c",
+        "engine/permits.c",
+        "engine/run.c",
+        "engine/worker.c",
+        "engine/pool.c",
+        "engine/engine.c",
+        "bindings/convert.c",
+        "bindings/context.c",
+        "bindings/state.c",
+        "bindings/object.c",
+        "bindings/outcome.c",
+        "bindings/result.c",
+        "bindings/module.c",
+      },
+      incdirs = { "$(LIBUV_INCDIR)", "." },
+      libdirs = { "$(LIBUV_LIBDIR)" },
+      libraries = { "uv" },
+    },
+    ["tidemill"] = "bindings/tidemill/init.lua",
+    ["tidemill.carry"] = "bindings/tidemill/carry.lua",
+    ["tidemill.cli"] = "bin/cli.lua",
+    ["tidemill.declare"] = "bindings/tidemill/declare.lua",
+    ["tidemill.error"] = "bindings/tidemill/error.lua",
+    ["tidemill.join"] = "bindings/tidemill/join.lua",
+    ["tidemill.json"] = "bin/json.lua",
+    ["tidemill.printable"] = "bin/printable.lua",
+    ["tidemill.report"] = "bin/report.lua",
+    ["tidemill.worker"] = "bindings/tidemill/worker.lua",
+  },
+  install = {
+    bin = { tidemill = "bin/tidemill" },
+  },
+}
