@@ -9,8 +9,8 @@
 
 #include <stdint.h>
 
-/* A userdata with one value attached, which tl_get_fields reads: nil at first (on 5.1 and LuaJIT,
- * where it must be a table: the globals, which tl_get_fields turns into nil). */
+/* A userdata with a table attached, or, as it is new, nil. In 5.1 and LuaJIT there must be a table,
+ * so the registry stands for nil. */
 #if LUA_VERSION_NUM >= 504
 #define tl_new_userdata(L, size) lua_newuserdatauv(L, size, 1)
 #define tl_set_fields(L, index) lua_setiuservalue(L, index, 1)
@@ -20,13 +20,20 @@
 #define tl_set_fields(L, index) lua_setuservalue(L, index)
 #define tl_get_fields(L, index) lua_getuservalue(L, index)
 #else
-#define tl_new_userdata(L, size) lua_newuserdata(L, size)
 #define tl_set_fields(L, index) lua_setfenv(L, index)
+
+static inline void *tl_new_userdata(lua_State *L, size_t size)
+{
+    void *data = lua_newuserdata(L, size);
+    lua_pushvalue(L, LUA_REGISTRYINDEX);
+    lua_setfenv(L, -2);
+    return data;
+}
 
 static inline void tl_get_fields(lua_State *L, int index)
 {
     lua_getfenv(L, index);
-    if (lua_rawequal(L, -1, LUA_GLOBALSINDEX)) {
+    if (lua_rawequal(L, -1, LUA_REGISTRYINDEX)) {
         lua_pop(L, 1);
         lua_pushnil(L);
     }

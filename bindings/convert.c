@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "bindings/convert.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@ typedef struct ti_walk {
     size_t path_size;
     bool path_cut;                  /* its beginning had no room */
     const char *problem;            /* " is a function"; NULL: no memory */
-    char described[64];
+    char described[96];
 } ti_walk;
 
 static bool refuse(ti_walk *walk, const char *problem)
@@ -28,29 +29,53 @@ static bool refuse(ti_walk *walk, const char *problem)
 
 static bool refuse_type(ti_walk *walk, int index)
 {
-    const char *type = lua_typename(walk->L, lua_type(walk->L, index));
-    bool vowel = strchr("aeiou", type[0]) != NULL;
-    snprintf(walk->described, sizeof walk->described, " is %s %s", vowel ? "an" : "a", type);
+    snprintf(walk->described, sizeof walk->described, " is a %s",
+             lua_typename(walk->L, lua_type(walk->L, index)));
     return refuse(walk, walk->described);
 }
 
-/* Puts the key at `index` in front of the path. */
-static void name_key(ti_walk *walk, int index)
+/* Puts a step in front of the path. */
+static void prepend(ti_walk *walk, const char *step)
 {
-    char step[128];
-    lua_State *L = walk->L;
-    if (lua_type(L, index) == LUA_TSTRING)
-        snprintf(step, sizeof step, ".%s", lua_tostring(L, index));
-    else if (lua_type(L, index) == LUA_TNUMBER)
-        snprintf(step, sizeof step, "[%.14g]", (double)lua_tonumber(L, index));
-    else
-        snprintf(step, sizeof step, "[%s]", lua_toboolean(L, index) ? "true" : "false");
     size_t size = strlen(step);
     walk->path_cut = walk->path_cut || walk->path_size + size > sizeof walk->path;
     if (walk->path_cut)
         return;
     walk->path_size += size;
     memcpy(walk->path + sizeof walk->path - walk->path_size, step, size);
+}
+
+static bool is_name(const char *text)
+{
+    bool name = isalpha((unsigned char)*text) || *text == '_';
+    for (; name && *text; text++)
+        name = isalnum((unsigned char)*text) || *text == '_';
+    return name;
+}
+
+static void name_position(ti_walk *walk, double position)
+{
+    char step[64];
+    snprintf(step, sizeof step, "[%.14g]", position);
+    prepend(walk, step);
+}
+
+/* The walk has failed at the value of the key at `index`. */
+static void name_key(ti_walk *walk, int index)
+{
+    char step[128];
+    lua_State *L = walk->L;
+    if (lua_type(L, index) == LUA_TNUMBER) {
+        name_position(walk, (double)lua_tonumber(L, index));
+        return;
+    }
+    if (lua_type(L, index) == LUA_TBOOLEAN)
+        snprintf(step, sizeof step, "[%s]", lua_toboolean(L, index) ? "true" : "false");
+    else if (is_name(lua_tostring(L, index)))
+        snprintf(step, sizeof step, ".%s", lua_tostring(L, index));
+    else
+        snprintf(step, sizeof step, "[\"%s\"]", lua_tostring(L, index));
+    prepend(walk, step);
 }
 
 static bool convert(ti_walk *walk, int index, size_t at);
@@ -89,8 +114,7 @@ static bool fill_array(ti_walk *walk, int table, size_t count, size_t items)
     for (size_t i = 0; i < count; i++) {
         lua_rawgeti(L, table, (int)(i + 1));
         if (!convert(walk, lua_gettop(L), items + i * sizeof(ti_cell))) {
-            lua_pushinteger(L, (lua_Integer)(i + 1));
-            name_key(walk, -1);
+            name_position(walk, (double)(i + 1));
             return false;
         }
         lua_pop(L, 1);

@@ -365,6 +365,13 @@ static int methods_of(lua_State *L)
     return 1;
 }
 
+/* metatable(name) -> the one of that name, which outlives a reload of the Lua modules */
+static int metatable(lua_State *L)
+{
+    luaL_newmetatable(L, luaL_checkstring(L, 1));
+    return 1;
+}
+
 static int default_workers(lua_State *L)
 {
     lua_pushinteger(L, (lua_Integer)ti_engine_default_workers());
@@ -417,6 +424,7 @@ int luaopen_tidemill_core(lua_State *L)
         {"new_key", new_key},
         {"fields", push_fields},
         {"methods_of", methods_of},
+        {"metatable", metatable},
         {"nearest", nearest},
         {"why_not", why_not},
         {"default_workers", default_workers},
@@ -426,8 +434,6 @@ int luaopen_tidemill_core(lua_State *L)
     open_types(L);
     lua_newtable(L);
     tl_set_functions(L, functions);
-    luaL_newmetatable(L, TI_ERROR_TYPE);
-    lua_setfield(L, -2, "error_metatable");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     lua_pushinteger(L, TI_MOST_WORKERS);

@@ -24,7 +24,8 @@ static int object_index(lua_State *L)
 void ti_host_new_type(lua_State *L, const char *type, const luaL_Reg *methods,
                       const luaL_Reg *metamethods)
 {
-    luaL_newmetatable(L, type);
+    if (!luaL_newmetatable(L, type))
+        return; /* the module was loaded before, and its objects live on */
     tl_set_functions(L, metamethods);
     lua_pushstring(L, type);
     lua_setfield(L, -2, "__name");

@@ -297,7 +297,8 @@ typedef struct ti_raised {
     ti_value *cause;
 } ti_raised;
 
-/* Leaves a string for the value at `index`. Runs __tostring, which may raise. */
+/* Leaves a string for the value at `index`, without an address in it: equal runs have equal errors.
+ * Runs __tostring, which may raise. */
 static void push_text(lua_State *L, int index)
 {
     if (lua_type(L, index) != LUA_TSTRING && luaL_callmeta(L, index, "__tostring")) {
@@ -305,10 +306,12 @@ static void push_text(lua_State *L, int index)
             return;
         lua_pop(L, 1);
     }
-    if (lua_isstring(L, index))
+    if (lua_isnil(L, index))
+        lua_pushliteral(L, "(nil was raised)");
+    else if (lua_isboolean(L, index))
+        lua_pushstring(L, lua_toboolean(L, index) ? "(true was raised)" : "(false was raised)");
+    else if (lua_isstring(L, index))
         lua_pushvalue(L, index);
-    else if (lua_istable(L, index))
-        lua_pushliteral(L, "(a table was raised)");
     else
         lua_pushfstring(L, "(a %s was raised)", luaL_typename(L, index));
     lua_tostring(L, -1); /* a number becomes a string here */

@@ -65,7 +65,7 @@ static void index_ids(ti_draft *draft)
         if (*bucket == TI_NONE)
             *bucket = i;
         else
-            ti_problems_add(draft->problems, i, "is declared more than once (first as processor %u)",
+            ti_problems_add(draft->problems, i, "is declared twice; processor %u has the same id",
                             *bucket + 1);
     }
 }
@@ -95,10 +95,10 @@ static void unknown(ti_draft *draft, uint32_t self, ti_text id)
     ti_text near = nearest(draft, self, id);
     if (near.bytes)
         ti_problems_add(draft->problems, self,
-                        "depends on '%.*s', which does not exist (did you mean '%.*s'?)",
+                        "depends on unknown processor '%.*s' (did you mean '%.*s'?)",
                         (int)id.size, id.bytes, (int)near.size, near.bytes);
     else
-        ti_problems_add(draft->problems, self, "depends on '%.*s', which does not exist",
+        ti_problems_add(draft->problems, self, "depends on unknown processor '%.*s'",
                         (int)id.size, id.bytes);
 }
 
@@ -131,7 +131,7 @@ static void check_payload_from(ti_draft *draft, uint32_t self)
         if (same(draft->dag->dependencies[declared->first_dependency + i], from))
             return;
     ti_problems_add(draft->problems, self,
-                    "takes its payload from '%.*s', which is not one of its dependencies",
+                    "payload_from is '%.*s', which is not one of its dependencies",
                     (int)from.size, from.bytes);
 }
 

@@ -40,6 +40,8 @@ static void sit_and_work(ti_pool *pool, ti_thread *thread)
         if (!ti_worker_find(worker))
             break;
         give_up_search(pool);
+        if (ti_engine_beckons(pool->engine))
+            ti_pool_wake(pool); /* there was more than this one took */
         ti_worker_drain(worker);
         ti_add_sc(&pool->searching, 1);
         if (ti_load_relaxed(&worker->claims))

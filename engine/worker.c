@@ -273,12 +273,26 @@ static void note_time(ti_worker *worker)
         };
 }
 
+/* A run that was told to stop while the callback ran: whatever that returned is dropped. */
+static void abandon(ti_worker *worker, ti_value *payload, ti_value *metadata)
+{
+    const ti_task *task = &worker->task;
+    if (task->step->intent == TI_TRANSFORM && payload != task->payload)
+        ti_value_release(payload);
+    ti_value_release(metadata);
+    finish(worker, task->node, task->step, TI_CANCELLED);
+}
+
 void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata)
 {
     const ti_task *task = &worker->task;
     ti_node *node = task->node;
     if (task->run->timed)
         note_time(worker);
+    if (ti_load_relaxed(&task->run->stop)) {
+        abandon(worker, payload, metadata);
+        return;
+    }
     if (task->step->intent == TI_TRANSFORM) {
         if (payload != task->payload) {
             node->flags |= TI_OWNS_PAYLOAD;
@@ -293,17 +307,28 @@ void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
     finish(worker, node, task->step, TI_COMPLETED);
 }
 
+/* Trips fail_fast. False: the run was cancelled before, and that is the outcome. */
+static bool trip(ti_run *run)
+{
+    unsigned char stop = TI_GO;
+    if (run->plan->failure_strategy == TI_FAIL_FAST)
+        ti_cas_sc(&run->stop, &stop, TI_STOP_FAILED);
+    return ti_load_relaxed(&run->stop) != TI_STOP_CANCELLED;
+}
+
 void ti_worker_fail(ti_worker *worker, ti_error *error)
 {
     const ti_task *task = &worker->task;
     ti_node *node = task->node;
-    unsigned char go = TI_GO;
     if (task->run->timed)
         note_time(worker);
+    if (!trip(task->run)) {
+        ti_error_free(error);
+        finish(worker, node, task->step, TI_CANCELLED);
+        return;
+    }
     node->error = error;
     node->root = task->index;
-    if (task->run->plan->failure_strategy == TI_FAIL_FAST)
-        ti_cas_sc(&task->run->stop, &go, TI_STOP_FAILED);
     finish(worker, node, task->step, TI_FAILED);
 }
 

@@ -323,7 +323,7 @@ describe("A wrong declaration", function()
     end)
 
     it("may hold a processor of which only the id was given", function()
-      assert_problem(tm.dag { tm.transform "a" }, "1", "processor")
+      assert_problem(tm.dag { tm.transform "lonely" }, "lonely")
     end)
 
     it("may have an unknown key", function()

@@ -64,8 +64,8 @@ describe("tm.engine", function()
     util.assert_raises_here(function() tm.engine { color = "red" } end, "color")
   end)
 
-  it("asks whether a known option was meant", function()
-    util.assert_raises_here(function() tm.engine { worker = 2 } end, "worker", "did you mean", "workers")
+  it("names the option that was meant", function()
+    util.assert_raises_here(function() tm.engine { worker = 2 } end, "'worker'", "workers")
   end)
 
   it("raises at the caller's line for options that are no table", function()

@@ -379,6 +379,7 @@ describe("The error of a run", function()
   end)
 
   it("works with assert, as a message that can be read", function()
+    if _VERSION == "Lua 5.1" and not jit then return pending "assert takes strings alone" end
     local dag = util.dag(tm.dag { refuse "a" })
     local ok, raised = pcall(function() return _G.assert(dag:run "") end)
     assert.is_false(ok)

@@ -48,9 +48,13 @@ end
 local Packer = {}
 Packer.__index = Packer
 
--- Ends the packing of one callback; `pack` turns it into a problem.
-local function refuse(trail, what)
-  error({ trail = table.concat(trail), what = what }, 0)
+-- Notes what cannot travel; nil takes its place, and there will be no DAG.
+function Packer:refuse(trail, what)
+  self.problems[#self.problems + 1] = {
+    processor = self.processor,
+    text = ("%s: %s cannot travel to a worker; use a script"):format(table.concat(trail), what),
+  }
+  return nil
 end
 
 local function step(trail, text)
@@ -60,35 +64,49 @@ local function step(trail, text)
   return longer
 end
 
+-- Lists a function, table or upvalue once, under its number, and fills it. What has a problem is
+-- forgotten again, so that every processor that wants it reports it.
+function Packer:once(kind, value, entry, fill)
+  local numbers, list = self.numbers[kind], self.bundle[kind]
+  if not numbers[value] then
+    local before = #self.problems
+    list[#list + 1] = entry
+    numbers[value] = #list
+    fill()
+    if #self.problems > before then
+      numbers[value] = nil
+      return nil
+    end
+  end
+  return numbers[value]
+end
+
 function Packer:table(value, trail)
   local name = self.module_of[value]
   if name then return { "module", name } end
-  local number = self.numbers[value]
-  if number then return { "table", number } end
-  if debug.getmetatable(value) then refuse(trail, "a table with a metatable") end
+  if debug.getmetatable(value) then return self:refuse(trail, "a table with a metatable") end
   local entries = {}
-  self.bundle.tables[#self.bundle.tables + 1] = entries
-  number = #self.bundle.tables
-  self.numbers[value] = number
-  for key, item in next, value do
-    local inner = step(trail, type(key) == "string" and "." .. key or ("[%s]"):format(tostring(key)))
-    entries[#entries + 1] = self:encode(key, inner)
-    entries[#entries + 1] = self:encode(item, inner)
-  end
-  return { "table", number }
+  return { "table", self:once("tables", value, entries, function()
+    for key, item in next, value do
+      local name_of_key = type(key) == "string" and "." .. key or ("[%s]"):format(tostring(key))
+      entries[#entries + 1] = self:encode(key, step(trail, " with a key"))
+      entries[#entries + 1] = self:encode(item, step(trail, name_of_key))
+    end
+  end) }
+end
+
+-- What `_ENV` (in 5.1, a function's environment) holds becomes the worker's globals: so it must be the
+-- globals here, or something that stands in for them through a metatable, as test runners have it.
+local function is_globals(environment)
+  return environment == _G or debug.getmetatable(environment) ~= nil
 end
 
 function Packer:cell(fn, index, name, value, trail)
-  local id = self.identify(fn, index)
-  local number = self.cells[id]
-  if not number then
-    local cell = {}
-    self.bundle.cells[#self.bundle.cells + 1] = cell
-    number = #self.bundle.cells
-    self.cells[id] = number
+  local cell = {}
+  return self:once("cells", self.identify(fn, index), cell, function()
+    if name == "_ENV" and is_globals(value) then value = _G end
     cell.value = self:encode(value, step(trail, (" upvalue '%s'"):format(name)))
-  end
-  return number
+  end)
 end
 
 function Packer:upvalues(fn, trail)
@@ -102,22 +120,20 @@ function Packer:upvalues(fn, trail)
 end
 
 local function has_other_globals(fn)
-  return rawget(_G, "getfenv") and getfenv(fn) ~= _G -- luacheck: ignore 113
+  return rawget(_G, "getfenv") and not is_globals(getfenv(fn)) -- luacheck: ignore 113
 end
 
 function Packer:fn(value, trail)
   local origin = self.origin_of[value]
   if travels_by_name(value, origin) then return { "field", origin[1], origin[2] } end
-  local number = self.numbers[value]
-  if number then return { "function", number } end
-  if debug.getinfo(value, "S").what == "C" then refuse(trail, "a C function") end
-  if has_other_globals(value) then refuse(trail, "a function with an environment of its own") end
+  if debug.getinfo(value, "S").what == "C" then return self:refuse(trail, "a C function") end
+  if has_other_globals(value) then
+    return self:refuse(trail, "a function with an environment of its own")
+  end
   local entry = { code = string.dump(value) }
-  self.bundle.functions[#self.bundle.functions + 1] = entry
-  number = #self.bundle.functions
-  self.numbers[value] = number
-  entry.cells = self:upvalues(value, trail)
-  return { "function", number }
+  return { "function", self:once("functions", value, entry, function()
+    entry.cells = self:upvalues(value, trail)
+  end) }
 end
 
 function Packer:encode(value, trail)
@@ -126,18 +142,9 @@ function Packer:encode(value, trail)
   if kind == "function" then return self:fn(value, trail) end
   if kind == "table" then return self:table(value, trail) end
   if kind ~= "nil" and kind ~= "boolean" and kind ~= "number" and kind ~= "string" then
-    refuse(trail, "a " .. kind)
+    return self:refuse(trail, "a " .. kind)
   end
   return value
-end
-
--- The problem of a callback that cannot travel.
-local function problem(index, field, err)
-  if type(err) ~= "table" then error(err, 0) end
-  return {
-    processor = index,
-    text = ("%s:%s: %s cannot travel to a worker; use a script"):format(field, err.trail, err.what),
-  }
 end
 
 --- The bundle for a list of declared processors, and the problems there are.
@@ -145,24 +152,19 @@ function M.pack(items)
   local origin_of, module_of = index_modules()
   local packer = setmetatable({
     bundle = { functions = {}, tables = {}, cells = {}, processors = {} },
-    numbers = {}, cells = {}, identify = join.identifier(),
-    origin_of = origin_of, module_of = module_of,
+    numbers = { functions = {}, tables = {}, cells = {} },
+    problems = {}, identify = join.identifier(), origin_of = origin_of, module_of = module_of,
   }, Packer)
-  local problems = {}
   for index, item in ipairs(items) do
     local body = type(item.body) == "table" and item.body or {}
     local packed = { id = item.id }
+    packer.processor = index
     for _, field in ipairs { "run", "setup", "options" } do
-      local ok, encoded = pcall(packer.encode, packer, body[field], {})
-      if ok then
-        packed[field] = encoded
-      else
-        problems[#problems + 1] = problem(index, field, encoded)
-      end
+      packed[field] = packer:encode(body[field], { field .. ":" })
     end
     packer.bundle.processors[index] = packed
   end
-  return packer.bundle, problems
+  return packer.bundle, packer.problems
 end
 
 -- A module that lacks the field here, or a module that cannot be loaded, is an error of the load.

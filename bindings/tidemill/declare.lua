@@ -7,8 +7,10 @@ local core = require "tidemill.core"
 
 local M = {}
 
-local Dag = { __name = "tidemill.declaration" }
-local Processor = { __name = "tidemill.processor" }
+local Dag = core.metatable "tidemill.declaration"
+local Processor = core.metatable "tidemill.processor"
+Dag.__name = "tidemill.declaration"
+Processor.__name = "tidemill.processor"
 
 local failure_strategies = { "fail_fast", "continue_on_error", "best_effort" }
 local strategies = { "reactive" }
@@ -58,11 +60,11 @@ function M.is_dag(value)
   return getmetatable(value) == Dag
 end
 
--- "a function", "nothing"
+-- "a function", "nothing"; no type begins with a vowel sound
 local function kind(value)
   if value == nil then return "nothing" end
   local name = type(value)
-  return (name:find "^[aeiou]" and "an " or "a ") .. name
+  return "a " .. name
 end
 
 local function quoted(list)

@@ -2,7 +2,7 @@
 -- Errors are tables with a code, a message, and where it applies a processor, a traceback, and more.
 local core = require "tidemill.core"
 
-local Error = core.error_metatable -- errors made in C have it too
+local Error = core.metatable "tidemill.error" -- errors made in C have it too
 Error.__index = Error
 Error.__name = "tidemill.error"
 

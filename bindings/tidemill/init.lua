@@ -15,21 +15,26 @@ local M = {
 
 local Engine = core.methods_of "tidemill.engine"
 
-local function bad(message, ...)
-  error(message:format(...), 3)
+-- Misuse: raised at the line that called the function that calls the one that calls this.
+local function misuse(message, ...)
+  error(message:format(...), 4)
 end
 
 local function check_options(options)
   if type(options) ~= "table" then
-    bad("tm.engine takes a table of options, but it got a %s", type(options))
+    misuse("tm.engine takes a table of options, but it got a %s", type(options))
   end
   for key in pairs(options) do
-    if key ~= "workers" then bad("unknown option '%s' (there is workers)", tostring(key)) end
+    if key ~= "workers" then
+      local near = type(key) == "string" and core.nearest(key, { "workers" })
+      misuse("unknown option '%s' (%s)", tostring(key),
+        near and ("did you mean '%s'?"):format(near) or "there is workers")
+    end
   end
   local workers = options.workers
   if workers == nil then return core.default_workers() end
   if type(workers) ~= "number" or workers % 1 ~= 0 or workers < 1 or workers > core.most_workers then
-    bad("workers must be a whole number from 1 to %d, but it is %s", core.most_workers,
+    misuse("workers must be a whole number from 1 to %d, but it is %s", core.most_workers,
       tostring(workers))
   end
   return workers
@@ -109,8 +114,15 @@ local function in_every_worker(engine, first, label, name, key, argument, check)
   return true
 end
 
+local function check_engine(engine, method)
+  if debug.getmetatable(engine) ~= core.metatable "tidemill.engine" then
+    misuse("call engine:%s(...) with a colon: its first argument must be the engine", method)
+  end
+end
+
 --- Loads a DAG script into every worker. nil and an error when it does not load, in any of them.
 function Engine:load(path)
+  check_engine(self, "load")
   if type(path) ~= "string" then
     error(("engine:load takes the path of a script, but it got a %s"):format(type(path)), 2)
   end
@@ -134,6 +146,7 @@ end
 
 --- Carries an inline DAG into every worker. nil and an error when something is wrong with it.
 function Engine:dag(declaration)
+  check_engine(self, "dag")
   if not declare.is_dag(declaration) then
     error(("engine:dag takes what tm.dag returns, but it got a %s"):format(type(declaration)), 2)
   end

@@ -11,24 +11,33 @@ M.programs = {}
 
 local drafts = {} -- by key: loaded, but not committed yet
 
+local load_text = rawget(_G, "loadstring") or load -- luacheck: ignore 113
+
+-- The text of a script, without a first line for the shell.
 local function read(path)
   local file, why = io.open(path, "rb")
   if not file then error(("cannot open the script: %s"):format(why), 0) end
-  local first
-  first, why = file:read(1)
+  local text
+  text, why = file:read "*a"
   file:close()
-  if why then error(("cannot read the script %s: %s"):format(path, why), 0) end
-  if first == "\27" then
+  if not text then error(("cannot read the script: %s: %s"):format(path, why), 0) end
+  return (text:gsub("^#[^\n]*", ""))
+end
+
+-- Bytecode can crash the host, so only text is compiled.
+local function compile(path)
+  local text = read(path)
+  if text:find "^%s*\27" then
     error(("%s is bytecode, which is never loaded; use the source"):format(path), 0)
   end
+  local chunk, why = load_text(text, "@" .. path, "t")
+  if not chunk then error(why, 0) end
+  return chunk
 end
 
 --- Runs a script and returns its description and the problems of its declaration.
 function M.load(key, path)
-  read(path)
-  local chunk, why = loadfile(path)
-  if not chunk then error(why, 0) end
-  local dag = chunk(path)
+  local dag = compile(path)(path)
   if not declare.is_dag(dag) then
     error(("%s must return a DAG (return tm.dag { ... }), but it returned %s")
       :format(path, dag == nil and "nothing" or "a " .. type(dag)), 0)
