@@ -47,9 +47,8 @@ lint: ## luacheck, clang-format, cppcheck
 format: ## rewrite the C sources in the project's style
 	clang-format -i $(C_SOURCES)
 
-bench: build-release-5.4 ## benchmarks, with their peers
-	@cmake --build build/release-5.4 --target bench -- --quiet
-	tools/with release-5.4 bench/run.sh
+bench: build-release-5.4 build-release-luajit ## what a processor costs, against the bare call
+	@$(MAKE) bench-5.4 bench-luajit
 
 rock: ## install the rock offline for every Lua, and run its command elsewhere
 	@tools/rock.sh
@@ -75,6 +74,10 @@ unit-%: build-%
 spec-%: build-%
 	tools/with $* lua -v
 	timeout --foreground -k 10 300 tools/with $* busted
+
+bench-%: build-release-%
+	@cmake --build build/release-$* --target bench -- --quiet
+	tools/with release-$* build/release-$*/bench/bench bench/bench.lua
 
 check-%:
 	@$(MAKE) unit-$* spec-$*

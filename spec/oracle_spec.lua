@@ -10,7 +10,7 @@ local render = require "spec.support.render"
 local ONLY = tonumber(os.getenv "TIDEMILL_ORACLE_SEED" or "")
 local FIRST = ONLY or 1
 local LAST = ONLY or tonumber(os.getenv "TIDEMILL_ORACLE_DAGS" or "") or 300
-local TIMES = ONLY and 100 or 2
+local TIMES = ONLY and 100 or 4
 
 local STRATEGIES = { "fail_fast", "continue_on_error", "best_effort" }
 

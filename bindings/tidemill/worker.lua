@@ -74,6 +74,7 @@ function M.commit(key)
   end
   drafts[key] = nil
   M.programs[key] = program
+  collectgarbage() -- what loading left behind, so that callbacks need not pay for it
   return true
 end
 
