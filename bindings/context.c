@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* ctx: what a callback may ask about the task it runs for. One userdata serves call after call until a
- * callback looks at it; that one is spent then, and knows the call it belongs to. */
+/* ctx: what a callback may ask about the task it runs for. One userdata serves call after call
+ * until a callback looks at it; that one is spent then, and knows the call it belongs to. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,8 +47,24 @@ void ti_error_push(lua_State *L, ti_text processor, const ti_error *error)
 static int is_cancelled(lua_State *L)
 {
     ti_state *state = lua_touserdata(L, lua_upvalueindex(1));
-    lua_pushboolean(L, state->task && ti_load_relaxed(&state->task->run->stop) != TI_GO);
+    lua_pushboolean(L, state->task && ti_worker_must_stop(state->serving));
     return 1;
+}
+
+static int time_left(lua_State *L)
+{
+    ti_state *state = lua_touserdata(L, lua_upvalueindex(1));
+    double seconds = state->task ? ti_worker_time_left(state->serving) : -1;
+    if (seconds < 0)
+        return 0;
+    lua_pushnumber(L, seconds);
+    return 1;
+}
+
+static void push_method(lua_State *L, ti_state *state, lua_CFunction method)
+{
+    lua_pushlightuserdata(L, state);
+    lua_pushcclosure(L, method, 1);
 }
 
 /* Marks all ancestors of the task's step and lists them; returns how many. The marks and the list
@@ -86,7 +102,7 @@ static const ti_cell *metadata_of(const ti_node *node)
     return node->status == TI_COMPLETED && node->metadata ? &node->metadata->root : NULL;
 }
 
-static void push_metadata(lua_State *L, ti_state *state)
+void ti_context_push_metadata(lua_State *L, ti_state *state)
 {
     const ti_run *run = state->task->run;
     const uint32_t *ancestors;
@@ -128,7 +144,8 @@ static void push_dependencies(lua_State *L, ti_state *state)
 {
     const ti_run *run = state->task->run;
     const ti_plan *plan = run->plan;
-    uint32_t at = state->task->step[0].first_dependency, end = state->task->step[1].first_dependency;
+    uint32_t at = state->task->step[0].first_dependency,
+             end = state->task->step[1].first_dependency;
     lua_createtable(L, 0, (int)(end - at));
     for (; at < end; at++) {
         push_text(L, ti_plan_id(plan, plan->dependencies[at]));
@@ -155,7 +172,7 @@ static bool push_built(lua_State *L, ti_state *state, const char *key)
         return true;
     lua_pop(L, 1);
     if (metadata)
-        push_metadata(L, state);
+        ti_context_push_metadata(L, state);
     else
         push_dependencies(L, state);
     lua_pushvalue(L, -1);
@@ -176,10 +193,11 @@ static void push_field(lua_State *L, ti_state *state, const char *key)
         ti_state_push_kept(L, state, "states");
     else if (strcmp(key, "attempt") == 0)
         lua_pushinteger(L, task->node->attempts);
-    else if (strcmp(key, "cancelled") == 0) {
-        lua_pushlightuserdata(L, state);
-        lua_pushcclosure(L, is_cancelled, 1);
-    } else
+    else if (strcmp(key, "cancelled") == 0)
+        push_method(L, state, is_cancelled);
+    else if (strcmp(key, "remaining") == 0)
+        push_method(L, state, time_left);
+    else
         lua_pushnil(L);
 }
 

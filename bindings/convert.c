@@ -16,8 +16,8 @@ typedef struct ti_walk {
     const void *open[TI_MAX_DEPTH]; /* the tables around the current one */
     char path[256];                 /* ".items[3].callback", at the end of the buffer */
     size_t path_size;
-    bool path_cut;                  /* its beginning had no room */
-    const char *problem;            /* " is a function"; NULL: no memory */
+    bool path_cut;       /* its beginning had no room */
+    const char *problem; /* " is a function"; NULL: no memory */
     char described[96];
 } ti_walk;
 
@@ -158,8 +158,8 @@ static bool convert_table(ti_walk *walk, int table, size_t at)
     if (!ti_builder_table(walk->conversion->scratch, at, kind, count, &items))
         return refuse(walk, NULL);
     walk->open[walk->depth++] = self;
-    bool done = kind == TI_ARRAY ? fill_array(walk, table, count, items)
-                                 : fill_map(walk, table, items);
+    bool done =
+        kind == TI_ARRAY ? fill_array(walk, table, count, items) : fill_map(walk, table, items);
     walk->depth--;
     return done;
 }

@@ -7,11 +7,11 @@
 #include "engine/error.h"
 
 typedef struct ti_conversion {
-    ti_builder *scratch;  /* owned by somebody who outlives a Lua error */
-    const char *root;     /* how the path in a message begins: "payload" */
-    ti_text name;         /* and goes on: ".words"; bytes NULL: it does not */
-    ti_code code;         /* after a failure: TI_E_INVALID_PAYLOAD or TI_E_MEMORY_LIMIT */
-    char message[400];    /* "payload.items[3].callback is a function" */
+    ti_builder *scratch; /* owned by somebody who outlives a Lua error */
+    const char *root;    /* how the path in a message begins: "payload" */
+    ti_text name;        /* and goes on: ".words"; bytes NULL: it does not */
+    ti_code code;        /* after a failure: TI_E_INVALID_PAYLOAD or TI_E_MEMORY_LIMIT */
+    char message[400];   /* "payload.items[3].callback is a function" */
 } ti_conversion;
 
 /* The value at a stack index as a new reference. NULL: it cannot travel, and `conversion` says why.

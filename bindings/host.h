@@ -44,8 +44,10 @@ void ti_host_push_fields(lua_State *L, int index);
 int ti_host_fail(lua_State *L, ti_code code, const char *format, ...);
 
 /* In result.c */
-int ti_host_dag_run(lua_State *L);   /* dag:run(payload, options) */
-int ti_host_dag_start(lua_State *L); /* dag:start(payload, options) */
+int ti_host_dag_run(lua_State *L); /* dag:run(payload, options) */
+/* start(dag, payload, options, notify) -> handle, the light userdata that next_settled returns for
+ * it | nil, error */
+int ti_host_start(lua_State *L);
 void ti_host_open_results(lua_State *L);
 
 /* In outcome.c: what a settled run says, as Lua values. */

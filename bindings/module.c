@@ -22,6 +22,18 @@ static void stay_loaded(void)
 #endif
 }
 
+/* next_settled(engine) -> the dag:start handle of a run that has settled, or nil */
+static int next_settled(lua_State *L)
+{
+    ti_host_engine *self = luaL_checkudata(L, 1, TI_ENGINE_TYPE);
+    ti_run *run = self->engine ? ti_engine_next_settled(self->engine) : NULL;
+    if (!run)
+        return 0;
+    ti_run_release(run); /* the handle, which is kept until then, has it too */
+    lua_pushlightuserdata(L, run);
+    return 1;
+}
+
 static ti_host_engine *check_engine(lua_State *L)
 {
     return luaL_checkudata(L, 1, TI_ENGINE_TYPE);
@@ -29,7 +41,23 @@ static ti_host_engine *check_engine(lua_State *L)
 
 __attribute__((visibility("default"))) int luaopen_tidemill_core(lua_State *L);
 
-/* engine(workers, package_path, package_cpath) -> engine | nil, error */
+/* The default where there is none better: signals are held back under the thread sanitizer. */
+#if defined(__SANITIZE_THREAD__) || defined(_WIN32)
+#define DEFAULT_PREEMPT TI_PREEMPT_HOOK
+#else
+#define DEFAULT_PREEMPT TI_PREEMPT_SIGNAL
+#endif
+
+static ti_preempt preempt_mode(const char *name)
+{
+    return strcmp(name, "none") == 0     ? TI_PREEMPT_NONE
+           : strcmp(name, "hook") == 0   ? TI_PREEMPT_HOOK
+           : strcmp(name, "signal") == 0 ? TI_PREEMPT_SIGNAL
+                                         : DEFAULT_PREEMPT;
+}
+
+/* engine(workers, package_path, package_cpath, preempt) -> engine | nil, error; preempt is
+ * "signal", "hook", "none", or "auto" */
 static int engine_open(lua_State *L)
 {
     uint32_t workers = (uint32_t)luaL_checkinteger(L, 1);
@@ -37,7 +65,9 @@ static int engine_open(lua_State *L)
         .path = luaL_checkstring(L, 2),
         .cpath = luaL_checkstring(L, 3),
         .core = luaopen_tidemill_core,
+        .preempt = luaL_checkstring(L, 4),
     };
+    config.mode = preempt_mode(config.preempt);
     ti_host_engine *self = tl_new_userdata(L, sizeof *self);
     *self = (ti_host_engine){0};
     luaL_getmetatable(L, TI_ENGINE_TYPE);
@@ -47,8 +77,8 @@ static int engine_open(lua_State *L)
     lua_setfield(L, -2, "workers");
     lua_pop(L, 1);
     ti_error *error = NULL;
-    self->engine =
-        ti_engine_open(workers, &(ti_backend_choice){&ti_state_backend, &config}, 1, &error);
+    self->engine = ti_engine_open(workers, config.mode,
+                                  &(ti_backend_choice){&ti_state_backend, &config}, 1, &error);
     if (self->engine)
         return 1;
     int pushed = ti_host_fail(L, error->code, "%s", error->message);
@@ -133,7 +163,8 @@ static int engine_invoke(lua_State *L)
     ti_worker *worker = self->engine ? ti_engine_claim(self->engine, index) : NULL;
     if (!worker)
         return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
-    call->result = ti_state_invoke(worker->contexts[0], function, key, call->argument, &call->error);
+    call->result =
+        ti_state_invoke(worker->contexts[0], function, key, call->argument, &call->error);
     ti_engine_leave(self->engine, worker);
     return push_call(L, call);
 }
@@ -169,16 +200,64 @@ static const char *get_string(lua_State *L, const char *field, size_t *size)
     return lua_tolstring(L, -1, size);
 }
 
-static void read_dependencies(lua_State *L, ti_dag *dag)
+/* Hands each string of the list `field` of the table on top to `take`. */
+static void read_list(lua_State *L, ti_dag *dag, const char *field,
+                      void (*take)(ti_dag *dag, const char *name, size_t size))
 {
-    lua_getfield(L, -1, "depends_on");
-    int count = (int)lua_rawlen(L, -1);
+    lua_getfield(L, -1, field);
+    int count = lua_istable(L, -1) ? (int)lua_rawlen(L, -1) : 0;
     for (int i = 1; i <= count; i++) {
         size_t size;
         lua_rawgeti(L, -1, i);
-        const char *id = lua_tolstring(L, -1, &size);
-        ti_dag_depends_on(dag, id, size);
+        const char *name = lua_tolstring(L, -1, &size);
+        take(dag, name, size);
         lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+static double get_number(lua_State *L, const char *field)
+{
+    lua_getfield(L, -1, field);
+    double number = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return number;
+}
+
+/* Seconds, as nanoseconds. */
+static uint64_t get_time(lua_State *L, const char *field)
+{
+    return (uint64_t)(get_number(L, field) * 1e9);
+}
+
+static ti_retry read_retry(lua_State *L)
+{
+    ti_retry retry = {0};
+    lua_getfield(L, -1, "retry");
+    if (lua_istable(L, -1)) {
+        retry.max = (uint32_t)get_number(L, "max");
+        retry.backoff = get_time(L, "backoff");
+        retry.most = get_time(L, "max_backoff");
+        retry.factor = get_number(L, "factor");
+        retry.jitter = get_number(L, "jitter");
+        retry.seed = (uint64_t)(int64_t)get_number(L, "seed");
+    }
+    lua_pop(L, 1);
+    return retry;
+}
+
+/* { { name, count }, ... } */
+static void read_limits(lua_State *L, ti_dag *dag)
+{
+    lua_getfield(L, -1, "limits");
+    int count = lua_istable(L, -1) ? (int)lua_rawlen(L, -1) : 0;
+    for (int i = 1; i <= count; i++) {
+        size_t size;
+        lua_rawgeti(L, -1, i);
+        const char *name = get_string(L, "name", &size);
+        lua_getfield(L, -2, "count");
+        ti_dag_limit(dag, name, size, (uint32_t)lua_tonumber(L, -1));
+        lua_pop(L, 3);
     }
     lua_pop(L, 1);
 }
@@ -195,7 +274,14 @@ static void read_processor(lua_State *L, ti_dag *dag)
     lua_pop(L, 1);
     if (added == TI_NONE)
         return;
-    read_dependencies(L, dag);
+    read_list(L, dag, "depends_on", ti_dag_depends_on);
+    read_list(L, dag, "uses", ti_dag_uses);
+    ti_declared *declared = &dag->processors[added];
+    declared->timeout = get_time(L, "timeout");
+    declared->retry = read_retry(L);
+    lua_getfield(L, -1, "conditional");
+    declared->conditional = lua_toboolean(L, -1);
+    lua_pop(L, 1);
     const char *from = get_string(L, "payload_from", &size);
     if (from)
         ti_dag_payload_from(dag, from, size);
@@ -216,11 +302,14 @@ static ti_dag *read_dag(lua_State *L, int description, ti_compilation *self)
     dag->failure_strategy =
         (ti_failure_strategy)named(get_string(L, "failure_strategy", &size), strategies);
     lua_pop(L, 1);
-    lua_getfield(L, -1, "max_concurrency");
-    dag->max_concurrency = (uint32_t)lua_tonumber(L, -1);
-    lua_getfield(L, -2, "profile");
+    dag->strategy = ti_strategy_named(get_string(L, "strategy", &size));
+    lua_pop(L, 1);
+    dag->max_concurrency = (uint32_t)get_number(L, "max_concurrency");
+    dag->timeout = get_time(L, "timeout");
+    read_limits(L, dag);
+    lua_getfield(L, -1, "profile");
     dag->profile = lua_toboolean(L, -1);
-    lua_getfield(L, -3, "processors");
+    lua_getfield(L, -2, "processors");
     int count = (int)lua_rawlen(L, -1);
     for (int i = 1; i <= count; i++) {
         lua_rawgeti(L, -1, i);
@@ -257,7 +346,8 @@ static void push_ranks(lua_State *L, const ti_plan *plan)
     }
 }
 
-/* compile(engine, key, description) -> dag, ranks | nil, problems. Ranks are in declaration order. */
+/* compile(engine, key, description) -> dag, ranks | nil, problems. Ranks are in declaration order.
+ */
 static int compile(lua_State *L)
 {
     ti_host_engine *engine = check_engine(L);
@@ -320,8 +410,8 @@ static int dag_tostring(lua_State *L)
     if (!plan)
         lua_pushfstring(L, "%s: closed", TI_DAG_TYPE);
     else
-        lua_pushfstring(L, "%s: %s, %d processors", TI_DAG_TYPE, plan->name ? plan->name : "unnamed",
-                        (int)plan->count);
+        lua_pushfstring(L, "%s: %s, %d processors", TI_DAG_TYPE,
+                        plan->name ? plan->name : "unnamed", (int)plan->count);
     return 1;
 }
 
@@ -396,7 +486,6 @@ static void open_types(lua_State *L)
     };
     static const luaL_Reg dag_methods[] = {
         {"run", ti_host_dag_run},
-        {"start", ti_host_dag_start},
         {NULL, NULL},
     };
     static const luaL_Reg dag_meta[] = {
@@ -422,6 +511,8 @@ int luaopen_tidemill_core(lua_State *L)
         {"invoke", engine_invoke},
         {"compile", compile},
         {"new_key", new_key},
+        {"next_settled", next_settled},
+        {"start", ti_host_start},
         {"fields", push_fields},
         {"methods_of", methods_of},
         {"metatable", metatable},

@@ -35,6 +35,10 @@ void ti_outcome_push_metadata(lua_State *L, const ti_run *run)
 static void push_reason(lua_State *L, ti_run *run)
 {
     const ti_value *reason = ti_load_acquire(&run->reason);
+    if (run->verdict == TI_STOP_TIMEOUT) {
+        lua_pushfstring(L, "the run took longer than %f s", (lua_Number)run->timeout / 1e9);
+        return;
+    }
     if (run->verdict != TI_STOP_CANCELLED) {
         lua_pushliteral(L, "another processor of the run failed");
         return;
@@ -84,6 +88,8 @@ static bool push_processor_error(lua_State *L, ti_run *run, uint32_t step)
         ti_error_push(L, id_of(run, step), node->error);
         return true;
     case TI_SKIPPED:
+        if (node->root == TI_NONE)
+            return false; /* its condition did not hold */
         push_skipped(L, run, step);
         return true;
     case TI_CANCELLED:
@@ -99,6 +105,24 @@ static void set_seconds(lua_State *L, const char *field, uint64_t nanoseconds)
 {
     lua_pushnumber(L, (lua_Number)nanoseconds / 1e9);
     lua_setfield(L, -2, field);
+}
+
+/* Pushes the errors of all failed attempts, the first one first; false: there are none. */
+static bool push_attempt_errors(lua_State *L, const ti_run *run, uint32_t step)
+{
+    const ti_node *node = &run->nodes[step];
+    const ti_error *last = node->status == TI_FAILED ? node->error : run->attempts[step].errors;
+    int count = 0;
+    for (const ti_error *error = last; error; error = error->previous)
+        count++;
+    if (!count)
+        return false;
+    lua_createtable(L, count, 0);
+    for (const ti_error *error = last; error; error = error->previous) {
+        ti_error_push(L, id_of(run, step), error);
+        lua_rawseti(L, -2, count--);
+    }
+    return true;
 }
 
 static void push_outcome(lua_State *L, ti_run *run, uint32_t step)
@@ -119,6 +143,8 @@ static void push_outcome(lua_State *L, ti_run *run, uint32_t step)
     }
     if (push_processor_error(L, run, step))
         lua_setfield(L, -2, "error");
+    if (run->attempts && push_attempt_errors(L, run, step))
+        lua_setfield(L, -2, "errors");
     if (run->profile && node->attempts) {
         set_seconds(L, "started", run->times[step].started);
         set_seconds(L, "finished", run->times[step].finished);
@@ -152,7 +178,7 @@ void ti_outcome_push_error(lua_State *L, ti_run *run, int failures)
 {
     if (ti_run_status(run) == TI_CANCELLED) {
         push_reason(L, run);
-        push_kept(L, run, TI_NONE, TI_E_CANCELLED);
+        push_kept(L, run, TI_NONE, run->verdict == TI_STOP_TIMEOUT ? TI_E_TIMEOUT : TI_E_CANCELLED);
     } else {
         lua_rawgeti(L, failures, 1);
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bindings/host.h"
+#include "engine/executor.h"
 
 /* Lua's collector does not see what a result holds; it is told of this many bytes at a time. */
 #define GARBAGE_STEP ((size_t)256 << 10)
@@ -79,54 +80,120 @@ static int check_metadata_keys(lua_State *L, const ti_plan *plan, int index)
     return 0;
 }
 
-/* Reads the options at 3 into self->metadata and *profile; nonzero: nil and an error are pushed. */
-static int read_options(lua_State *L, ti_host_dag *dag, ti_host_run *self, bool *profile)
+/* What a caller may say of one run. */
+enum { OPTION_METADATA, OPTION_PROFILE, OPTION_STRATEGY, OPTION_TIMEOUT, OPTIONS };
+
+static const struct {
+    const char *name;
+    int type;
+} option_types[OPTIONS] = {
+    [OPTION_METADATA] = {"metadata", LUA_TTABLE},
+    [OPTION_PROFILE] = {"profile", LUA_TBOOLEAN},
+    [OPTION_STRATEGY] = {"strategy", LUA_TSTRING},
+    [OPTION_TIMEOUT] = {"timeout", LUA_TNUMBER},
+};
+
+/* The option whose key is at -2 and value at -1; raises if there is none, or the value is of
+ * another type. */
+static int check_option(lua_State *L)
 {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+    for (int i = 0; i < OPTIONS; i++) {
+        if (strcmp(key, option_types[i].name) != 0)
+            continue;
+        if (lua_type(L, -1) != option_types[i].type)
+            return luaL_error(L, "option '%s' must be a %s, but it is a %s", key,
+                              lua_typename(L, option_types[i].type), luaL_typename(L, -1));
+        return i;
+    }
+    return luaL_error(L, "unknown option '%s' (there are metadata, profile, strategy, timeout)",
+                      key);
+}
+
+static ti_strategy check_strategy(lua_State *L)
+{
+    const char *name = lua_tostring(L, -1);
+    ti_strategy strategy = ti_strategy_named(name);
+    if (strcmp(ti_executors[strategy]->name, name) != 0)
+        luaL_error(L, "option 'strategy' must be reactive, work_queue or level, but it is %s",
+                   name);
+    return strategy;
+}
+
+static uint64_t check_timeout(lua_State *L)
+{
+    lua_Number seconds = lua_tonumber(L, -1);
+    if (!(seconds > 0 && seconds <= 1e9))
+        luaL_error(L, "option 'timeout' must be a positive number of seconds");
+    return (uint64_t)((double)seconds * 1e9);
+}
+
+/* Nonzero: nil and an error are pushed. */
+static int read_metadata(lua_State *L, ti_host_dag *dag, ti_host_run *self)
+{
+    ti_conversion conversion = {.scratch = &dag->engine->scratch, .root = "metadata"};
+    int failed = check_metadata_keys(L, dag->program->plan, lua_gettop(L));
+    if (failed)
+        return failed;
+    self->metadata = ti_convert_to(L, -1, &conversion);
+    return self->metadata ? 0 : ti_host_fail(L, conversion.code, "%s", conversion.message);
+}
+
+/* Reads the options at 3 into self->metadata and *options; nonzero: nil and an error are pushed. */
+static int read_options(lua_State *L, ti_host_dag *dag, ti_host_run *self, ti_run_options *options)
+{
+    int failed = 0;
     luaL_checktype(L, 3, LUA_TTABLE);
     lua_pushnil(L);
-    while (lua_next(L, 3)) {
-        const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-        if (strcmp(key, "metadata") == 0 && lua_istable(L, -1)) {
-            ti_conversion conversion = {.scratch = &dag->engine->scratch, .root = "metadata"};
-            int failed = check_metadata_keys(L, dag->program->plan, lua_gettop(L));
-            if (failed)
-                return failed;
-            self->metadata = ti_convert_to(L, -1, &conversion);
-            if (!self->metadata)
-                return ti_host_fail(L, conversion.code, "%s", conversion.message);
-        } else if (strcmp(key, "profile") == 0 && lua_isboolean(L, -1)) {
-            *profile = lua_toboolean(L, -1);
-        } else if (strcmp(key, "metadata") == 0 || strcmp(key, "profile") == 0) {
-            return luaL_error(L, "option '%s' must be a %s, but it is a %s", key,
-                              key[0] == 'm' ? "table" : "boolean", luaL_typename(L, -1));
-        } else {
-            return luaL_error(L, "unknown option '%s' (there are metadata and profile)", key);
+    while (!failed && lua_next(L, 3)) {
+        switch (check_option(L)) {
+        case OPTION_METADATA:
+            failed = read_metadata(L, dag, self);
+            break;
+        case OPTION_PROFILE:
+            options->profile = lua_toboolean(L, -1);
+            break;
+        case OPTION_STRATEGY:
+            options->strategy = check_strategy(L);
+            break;
+        case OPTION_TIMEOUT:
+            options->timeout = check_timeout(L);
+            break;
         }
-        lua_pop(L, 1);
+        if (!failed)
+            lua_pop(L, 1);
     }
-    return 0;
+    return failed;
 }
 
 /* Makes the run for dag:run(payload, options) in `self`; nonzero: nil and an error are pushed. */
 static int prepare(lua_State *L, ti_host_dag *dag, ti_host_run *self)
 {
     ti_conversion conversion = {.scratch = &dag->engine->scratch, .root = "payload"};
-    bool profile = dag->program->plan->profile;
+    ti_run_options options = ti_run_defaults(dag->program->plan);
     if (!dag->engine->engine || ti_engine_closed(dag->engine->engine))
         return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
     if (!lua_isnoneornil(L, 3)) {
-        int failed = read_options(L, dag, self, &profile);
+        int failed = read_options(L, dag, self, &options);
         if (failed)
             return failed;
     }
     self->input = ti_convert_to(L, 2, &conversion);
     if (!self->input)
         return ti_host_fail(L, conversion.code, "%s", conversion.message);
-    self->run = ti_run_new(dag->program, self->input, self->metadata, profile);
+    self->run = ti_run_new(dag->program, self->input, self->metadata, &options);
     self->input = self->metadata = NULL;
     if (!self->run)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for a run");
     return 0;
+}
+
+/* Nil and an error for a run that did not start. */
+static int not_started(lua_State *L, ti_code code)
+{
+    if (code == TI_E_INTERNAL)
+        return ti_host_fail(L, code, "the system cannot start a thread");
+    return ti_host_fail(L, code, "the engine is closed");
 }
 
 int ti_host_dag_run(lua_State *L)
@@ -137,14 +204,14 @@ int ti_host_dag_run(lua_State *L)
     int failed = prepare(L, dag, self);
     if (failed)
         return failed;
-    if (!ti_engine_run(dag->engine->engine, self->run))
-        return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
-    return finish(L, dag->engine, self->run);
+    ti_code code = ti_engine_run(dag->engine->engine, self->run);
+    return code ? not_started(L, code) : finish(L, dag->engine, self->run);
 }
 
-int ti_host_dag_start(lua_State *L)
+int ti_host_start(lua_State *L)
 {
     ti_host_dag *dag = check_dag(L);
+    bool notify = lua_toboolean(L, 4);
     lua_settop(L, 3);
     ti_host_run *self = new_run(L, TI_RUN_TYPE);
     ti_host_push_fields(L, lua_gettop(L));
@@ -155,10 +222,10 @@ int ti_host_dag_start(lua_State *L)
     if (failed)
         return failed;
     self->engine = dag->engine;
+    self->run->notify = notify;
+    lua_pushlightuserdata(L, self->run);
     ti_code code = ti_engine_start(dag->engine->engine, self->run);
-    if (code == TI_E_INTERNAL)
-        return ti_host_fail(L, code, "the system cannot start a thread");
-    return code ? ti_host_fail(L, code, "the engine is closed") : 1;
+    return code ? not_started(L, code) : 2;
 }
 
 static ti_host_run *check_run(lua_State *L, const char *type)
@@ -172,8 +239,12 @@ static ti_host_run *check_run(lua_State *L, const char *type)
 static int run_wait(lua_State *L)
 {
     ti_host_run *self = check_run(L, TI_RUN_TYPE);
+    lua_Number seconds = luaL_optnumber(L, 2, -1);
+    lua_settop(L, 1);
     ti_host_run *result = new_run(L, TI_RESULT_TYPE);
-    ti_engine_wait(self->run->program->engine, self->run);
+    uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);
+    if (!ti_engine_wait(self->run->program->engine, self->run, limit))
+        return ti_host_fail(L, TI_E_TIMEOUT, "the run has not settled after %g s", (double)seconds);
     result->run = ti_run_retain(self->run);
     return finish(L, self->engine, result->run);
 }
@@ -275,7 +346,7 @@ void ti_host_open_results(lua_State *L)
         {NULL, NULL},
     };
     static const luaL_Reg run_meta[] = {
-        {"__gc", run_free},       {"__close", run_close}, {"__index", run_index},
+        {"__gc", run_free},           {"__close", run_close}, {"__index", run_index},
         {"__tostring", run_tostring}, {NULL, NULL},
     };
     static const luaL_Reg no_methods[] = {{NULL, NULL}};

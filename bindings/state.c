@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Rules for code around Lua states: every entry into one is a protected call; nothing is owned across
- * a call that may raise unless the ti_state or a userdata holds it; the engine is called only where
- * nothing can raise.
+/* Rules for code around Lua states: every entry into one is a protected call; nothing is owned
+ * across a call that may raise unless the ti_state or a userdata holds it; the engine is called
+ * only where nothing can raise.
  *
- * `serve` runs many callbacks under one protected call. When one raises, the call ends, the error is
- * made the answer of the task it belongs to, and `serve` is entered again. */
+ * `serve` runs many callbacks under one protected call. When one raises, the call ends, the error
+ * is made the answer of the task it belongs to, and `serve` is entered again. */
 #include "bindings/state.h"
 
 #include <stdio.h>
@@ -17,14 +17,17 @@
  * with lists of `options` and `states` beside it. */
 static const char programs_key = 0;
 static const char worker_key = 0;
+static const char state_key = 0;
 
 /* What lies on the stack of a state all the time: pushing a C function may need memory. */
-enum { ADD_TRACEBACK = 1, SERVE, DESCRIBE, INVOKE, OPEN, BASE = OPEN };
+enum { ADD_TRACEBACK = 1, SERVE, DESCRIBE, DECIDE, INVOKE, OPEN, BASE = OPEN };
 
 #define MOST_RESULTS 3 /* that anybody looks at */
 
 /* The stack within `serve_protected`. */
 enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS, TOP = PAYLOADS + TI_STATE_PAYLOADS - 1 };
+
+static const lua_CFunction base_functions[BASE];
 
 static void push_registered(lua_State *L, const char *key)
 {
@@ -42,6 +45,7 @@ static void select_program(lua_State *L, ti_state *state, uint64_t key)
     state->selected = key;
 }
 
+/* programs[key][field][slot + 1] of the task */
 void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field)
 {
     push_registered(L, &programs_key);
@@ -51,6 +55,14 @@ void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field)
     lua_rawgeti(L, -1, (int)(state->task->step->slot + 1));
     lua_replace(L, -4);
     lua_pop(L, 2);
+}
+
+ti_state *ti_state_of(lua_State *L)
+{
+    push_registered(L, &state_key);
+    ti_state *state = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return state;
 }
 
 /* Where the string for out(n) = `source` is kept. */
@@ -89,10 +101,54 @@ static void push_payload(lua_State *L, ti_state *state, const ti_task *task)
     keep(L, state, place, task->run, payload);
 }
 
+/* What decide_protected works on. */
+typedef struct ti_decision {
+    ti_state *state;
+    const ti_error *error;
+    bool retryable;
+} ti_decision;
+
+/* Asks the script's retry.when, if there is one, whether an error is worth another attempt. */
+static int decide_protected(lua_State *L)
+{
+    ti_decision *decision = lua_touserdata(L, 1);
+    const ti_task *task = decision->state->task;
+    ti_state_push_kept(L, decision->state, "retries");
+    if (lua_isnil(L, -1))
+        return 0;
+    ti_error_push(L, ti_plan_id(task->run->plan, task->index), decision->error);
+    lua_pushinteger(L, task->node->attempts);
+    lua_setfield(L, -2, "attempt");
+    decision->state->stoppable = true;
+    lua_call(L, 1, 1);
+    decision->retryable = lua_toboolean(L, -1);
+    return 0;
+}
+
+/* True: the error is worth another attempt. When retry.when raises, *error becomes that, with the
+ * original one behind it, and there are no more attempts. */
+static bool decide(ti_state *state, ti_error **error)
+{
+    lua_State *L = state->L;
+    ti_decision decision = {state, *error, true};
+    push_registered(L, (const char *)&base_functions[DECIDE - 1]);
+    lua_pushlightuserdata(L, &decision);
+    int status = lua_pcall(L, 1, 0, 0);
+    state->stoppable = false;
+    if (!status)
+        return decision.retryable;
+    const char *why = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "it raised no string";
+    ti_error *raised = ti_error_format(TI_E_PROCESSOR_FAILED, "retry.when: %s", why);
+    *error = ti_error_chain(raised, *error, state->task->node->attempts);
+    lua_pop(L, 1);
+    return false;
+}
+
 static void fail(ti_state *state, ti_error *error)
 {
+    bool retryable = ti_worker_may_retry(state->serving) && decide(state, &error);
     state->task = NULL;
-    ti_worker_fail(state->serving, error);
+    ti_worker_fail(state->serving, error, retryable);
 }
 
 static const char *intent_name(const ti_task *task)
@@ -126,8 +182,9 @@ static void refuse(lua_State *L, ti_state *state, int first, int results)
 static void too_many(ti_state *state, int results, const char *expected)
 {
     const char *intent = intent_name(state->task);
-    fail(state, ti_error_format(TI_E_INVALID_RESPONSE, "%s %s returns %s, but it returned %d values",
-                                intent[0] == 'a' ? "an" : "a", intent, expected, results));
+    fail(state,
+         ti_error_format(TI_E_INVALID_RESPONSE, "%s %s returns %s, but it returned %d values",
+                         intent[0] == 'a' ? "an" : "a", intent, expected, results));
 }
 
 static void not_metadata(lua_State *L, ti_state *state, int index)
@@ -238,10 +295,32 @@ static void answer_transform(lua_State *L, ti_state *state, int first, int resul
     complete(state, payload, metadata);
 }
 
+/* Calls the processor's `when`; false: it is skipped. */
+static bool condition_holds(lua_State *L, ti_state *state, const ti_task *task)
+{
+    if (!(task->step->flags & TI_STEP_CONDITION))
+        return true;
+    ti_state_push_kept(L, state, "conditions");
+    ti_context_push_metadata(L, state);
+    push_payload(L, state, task);
+    state->stoppable = true;
+    lua_call(L, 2, 1);
+    state->stoppable = false;
+    bool holds = lua_toboolean(L, -1);
+    lua_settop(L, TOP);
+    return holds;
+}
+
 static void call(lua_State *L, ti_state *state, const ti_task *task)
 {
     state->task = task;
     state->call++;
+    state->running = L;
+    if (!condition_holds(L, state, task)) {
+        state->task = NULL;
+        ti_worker_skip(state->serving);
+        return;
+    }
     if (task->run->program->key != state->selected)
         select_program(L, state, task->run->program->key);
     if (state->touched) {
@@ -252,7 +331,9 @@ static void call(lua_State *L, ti_state *state, const ti_task *task)
     lua_rawgeti(L, CALLBACKS, (int)(task->step->slot + 1));
     push_payload(L, state, task);
     lua_pushvalue(L, CONTEXT);
+    state->stoppable = true;
     lua_call(L, 2, LUA_MULTRET);
+    state->stoppable = false;
     int results = lua_gettop(L) - TOP;
     if (results > MOST_RESULTS)
         lua_settop(L, TOP + MOST_RESULTS); /* they are too many; there may be no stack for more */
@@ -383,17 +464,30 @@ static ti_error *describe(ti_state *state, int status, ti_code code)
     return raised.error;
 }
 
-/* An error that hit between two tasks (no memory to begin with): the next one has to bear it. */
-static void blame(ti_state *state, ti_error *error)
+/* Makes what was raised, which is on top of the stack, the answer of the current task; pops it. An
+ * error that hit between two tasks (no memory to begin with) the next one has to bear. */
+static void blame(ti_state *state, int status)
 {
     if (!state->task)
         state->task = ti_worker_next(state->serving);
     ti_value_release(state->unanswered);
     state->unanswered = NULL;
-    if (state->task)
+    ti_error *error = NULL;
+    if (state->task && !ti_worker_must_stop(state->serving)) {
+        state->stoppable = true; /* so that a __tostring is */
+        error = describe(state, status, TI_E_PROCESSOR_FAILED);
+    } else {
+        lua_pop(state->L, 1);
+    }
+    state->stoppable = false;
+    if (state->task && !ti_worker_must_stop(state->serving)) {
         fail(state, error);
-    else
-        ti_error_free(error);
+        return;
+    }
+    ti_error_free(error);
+    if (state->task)
+        ti_worker_stop(state->serving);
+    state->task = NULL;
 }
 
 static void serve(void *context, ti_worker *worker)
@@ -406,8 +500,9 @@ static void serve(void *context, ti_worker *worker)
         lua_pushvalue(L, SERVE);
         lua_pushlightuserdata(L, state);
         status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
+        state->stoppable = false;
         if (status)
-            blame(state, describe(state, status, TI_E_PROCESSOR_FAILED));
+            blame(state, status);
     } while (status);
     state->serving = NULL;
 }
@@ -480,9 +575,12 @@ static int open_protected(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, config->core);
     lua_setfield(L, -2, "tidemill.core");
+    ti_stop_open(L, config->mode);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "tidemill.worker");
     lua_call(L, 1, 1);
+    lua_pushstring(L, config->preempt);
+    lua_setfield(L, -2, "preempt");
     lua_getfield(L, -1, "programs");
     register_top(L, &programs_key);
     register_top(L, &worker_key);
@@ -490,15 +588,13 @@ static int open_protected(lua_State *L)
 }
 
 static const lua_CFunction base_functions[BASE] = {
-    add_traceback,
-    serve_protected,
-    describe_protected,
-    invoke_protected,
-    open_protected,
+    add_traceback,    serve_protected,  describe_protected,
+    decide_protected, invoke_protected, open_protected,
 };
 
 static int open_base_protected(lua_State *L)
 {
+    register_top(L, &state_key); /* the ti_state is on top */
     for (int i = 0; i < BASE; i++) {
         lua_pushcfunction(L, base_functions[i]);
         register_top(L, (const char *)&base_functions[i]);
@@ -515,9 +611,9 @@ static void close_state(void *context)
     free(state);
 }
 
-static bool open_base(lua_State *L)
+static bool open_base(lua_State *L, ti_state *state)
 {
-    if (tl_protected(L, open_base_protected, NULL))
+    if (tl_protected(L, open_base_protected, state))
         return false;
     lua_settop(L, 0);
     for (int i = 0; i < BASE; i++)
@@ -529,14 +625,14 @@ static void *open_state(void *shared, uint32_t worker, ti_error **error)
 {
     ti_state *state = calloc(1, sizeof *state);
     lua_State *L = state ? luaL_newstate() : NULL;
-    if (!L || !open_base(L)) {
+    if (!L || !open_base(L, state)) {
         if (L)
             lua_close(L);
         free(state);
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
         return NULL;
     }
-    state->L = L;
+    state->L = state->running = L;
     state->worker = worker;
     lua_pushvalue(L, OPEN);
     lua_pushlightuserdata(L, shared);
@@ -555,10 +651,16 @@ static void forget(void *context, uint64_t key)
     ti_error_free(error);
 }
 
+static void interrupt(void *context)
+{
+    ti_stop_interrupt(context);
+}
+
 const ti_backend ti_state_backend = {
     .name = "lua",
     .open = open_state,
     .serve = serve,
     .forget = forget,
+    .interrupt = interrupt,
     .close = close_state,
 };

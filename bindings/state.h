@@ -4,7 +4,7 @@
 #define TI_STATE_H
 
 #include "bindings/convert.h"
-#include "engine/backend.h"
+#include "engine/engine.h"
 
 /* The metatable of errors in Lua; the module tidemill.error fills it. */
 #define TI_ERROR_TYPE "tidemill.error"
@@ -17,12 +17,15 @@ typedef struct ti_state {
     uint32_t worker; /* [const] */
 
     /* all else: [seat] */
-    ti_worker *serving;     /* while in `serve` */
-    const ti_task *task;    /* while a callback runs, else NULL */
-    uint64_t call;          /* its number */
-    bool touched;           /* it has looked at its ctx, which is spent now */
-    uint64_t selected;      /* key of the program whose callbacks are on the stack; 0: none */
-    ti_value *unanswered;   /* a payload that is ours until the task is answered */
+    ti_worker *serving;      /* while in `serve` */
+    const ti_task *task;     /* while a callback runs, else NULL */
+    volatile bool stoppable; /* script code of the task runs; read by a signal handler */
+    uint64_t call;           /* its number */
+    bool touched;            /* it has looked at its ctx, which is spent now */
+    lua_State
+        *volatile running; /* the coroutine that runs; read by a signal handler of its thread */
+    uint64_t selected;     /* key of the program whose callbacks are on the stack; 0: none */
+    ti_value *unanswered;  /* a payload that is ours until the task is answered */
     ti_builder scratch;
     uint32_t *ancestors;    /* work space of the ancestor walk */
     uint32_t ancestor_room; /* in processors */
@@ -35,6 +38,8 @@ typedef struct ti_state {
 typedef struct ti_state_config {
     const char *path, *cpath; /* package.path and package.cpath of the states */
     lua_CFunction core;       /* luaopen_tidemill_core */
+    const char *preempt;      /* "signal", "hook", "none", or "auto" */
+    ti_preempt mode;          /* what that comes to */
 } ti_state_config;
 
 /* Opened with a ti_state_config, which need not outlive the opening. */
@@ -49,8 +54,16 @@ ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
  * its options, or its state. */
 void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field);
 
-/* In context.c: pushes a fresh ctx. May raise. */
+/* The state that a worker's Lua state belongs to; NULL: it is not a worker's. */
+ti_state *ti_state_of(lua_State *L);
+
+/* In context.c: pushes a fresh ctx; the metadata of all ancestors of the task. May raise. */
 void ti_context_push(lua_State *L, ti_state *state);
+void ti_context_push_metadata(lua_State *L, ti_state *state);
+
+/* In stop.c: what stops callbacks. */
+void ti_stop_open(lua_State *L, ti_preempt mode); /* may raise */
+void ti_stop_interrupt(ti_state *state);          /* in a signal handler */
 
 /* In context.c: pushes an error as scripts see it. May raise. */
 void ti_error_push(lua_State *L, ti_text processor, const ti_error *error);

@@ -26,8 +26,13 @@ typedef struct ti_backend {
      * worker's seat; never on two at once. */
     void (*serve)(void *context, ti_worker *worker);
 
-    /* Drops what it keeps under a program's key; may be NULL. On any thread, with the seat taken. */
+    /* Drops what it keeps under a program's key; may be NULL. On any thread, with the seat taken.
+     */
     void (*forget)(void *context, uint64_t key);
+
+    /* The callback that runs may have to stop (ti_worker_must_stop); have it stop soon. May be
+     * NULL. In a signal handler on the thread that is in `serve`: only what is safe there. */
+    void (*interrupt)(void *context);
 
     /* Frees the context. On the thread that closes the engine. */
     void (*close)(void *context);
@@ -46,11 +51,27 @@ typedef struct ti_task {
 /* The next task of the backend that is serving, or NULL: return from `serve`. */
 const ti_task *ti_worker_next(ti_worker *worker);
 
-/* Answers the current task. `payload` counts for transforms only: a new reference, or the task's own
- * payload as it is, without one. `metadata`: a new reference, or NULL. */
+/* Answers the current task. `payload` counts for transforms only: a new reference, or the task's
+ * own payload as it is, without one. `metadata`: a new reference, or NULL. */
 void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata);
 
-/* Answers the current task; takes the error. */
-void ti_worker_fail(ti_worker *worker, ti_error *error);
+/* Answers the current task: it contributes nothing, and its dependents go on. */
+void ti_worker_skip(ti_worker *worker);
+
+/* Answers the current task, which ti_worker_must_stop told to stop. */
+void ti_worker_stop(ti_worker *worker);
+
+/* Answers the current task; takes the error. It is tried again if it may be and `retryable`. */
+void ti_worker_fail(ti_worker *worker, ti_error *error, bool retryable);
+
+/* The current task has attempts left, so that failing with `retryable` means something. */
+bool ti_worker_may_retry(const ti_worker *worker);
+
+/* The current task was cancelled or took too long. While it runs: from its own thread, and from a
+ * signal handler there. */
+bool ti_worker_must_stop(ti_worker *worker);
+
+/* Seconds until the current task's or its run's deadline, or a negative number: it has none. */
+double ti_worker_time_left(const ti_worker *worker);
 
 #endif

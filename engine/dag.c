@@ -42,6 +42,7 @@ void ti_dag_free(ti_dag *dag)
     }
     free(dag->processors);
     free(dag->dependencies);
+    free(dag->uses);
     free(dag->name);
     free(dag);
 }
@@ -92,6 +93,7 @@ uint32_t ti_dag_add(ti_dag *dag, const char *id, size_t size, ti_intent intent, 
         .intent = intent,
         .backend = backend,
         .first_dependency = dag->edges,
+        .first_use = dag->use_count,
     };
     return dag->count++;
 }
@@ -111,6 +113,24 @@ void ti_dag_payload_from(ti_dag *dag, const char *id, size_t size)
 {
     if (!dag->failed)
         dag->processors[dag->count - 1].payload_from = keep(dag, id, size);
+}
+
+void ti_dag_uses(ti_dag *dag, const char *limit, size_t size)
+{
+    void *items = dag->uses;
+    if (dag->failed || !reserve(dag, &items, dag->use_count, &dag->use_capacity, sizeof *dag->uses))
+        return;
+    dag->uses = items;
+    dag->uses[dag->use_count++] = keep(dag, limit, size);
+    dag->processors[dag->count - 1].uses++;
+}
+
+bool ti_dag_limit(ti_dag *dag, const char *name, size_t size, uint32_t count)
+{
+    if (dag->limit_count == TI_MOST_LIMITS)
+        return false;
+    dag->limits[dag->limit_count++] = (ti_limit){keep(dag, name, size), count};
+    return true;
 }
 
 void ti_problems_add(ti_problems *problems, uint32_t processor, const char *format, ...)

@@ -17,7 +17,8 @@
 struct ti_node;
 
 typedef struct ti_deque {
-    _Alignas(TI_CACHE_LINE) atomic_int_fast64_t top;    /* [atomic] grows: thieves, and the owner's last item */
+    _Alignas(TI_CACHE_LINE)
+        atomic_int_fast64_t top; /* [atomic] grows: thieves, and the owner's last item */
     _Alignas(TI_CACHE_LINE) atomic_int_fast64_t bottom; /* [atomic] written by the owner only */
     _Atomic(struct ti_node *) ring[TI_DEQUE_SIZE];      /* [atomic] */
 } ti_deque;

@@ -3,6 +3,11 @@
 
 #include <stdlib.h>
 
+#include "engine/clock.h"
+#include "engine/executor.h"
+#include "engine/limits.h"
+#include "engine/preempt.h"
+
 static void close_contexts(ti_engine *engine)
 {
     for (uint32_t w = 0; w < engine->workers; w++)
@@ -51,16 +56,19 @@ static int open_threading(ti_engine *engine)
     if (status)
         return status;
     if (!(status = uv_cond_init(&engine->changed))) {
-        if (!(status = ti_pool_open(&engine->pool, engine, engine->workers)))
-            return 0;
+        if (!(status = ti_control_open(&engine->control, engine))) {
+            if (!(status = ti_pool_open(&engine->pool, engine, engine->workers)))
+                return 0;
+            ti_control_free(&engine->control);
+        }
         uv_cond_destroy(&engine->changed);
     }
     uv_mutex_destroy(&engine->lock);
     return status;
 }
 
-ti_engine *ti_engine_open(uint32_t workers, const ti_backend_choice *choices, uint32_t count,
-                          ti_error **error)
+ti_engine *ti_engine_open(uint32_t workers, ti_preempt preempt, const ti_backend_choice *choices,
+                          uint32_t count, ti_error **error)
 {
     ti_engine *engine = aligned_alloc(TI_CACHE_LINE, sizeof *engine);
     ti_worker *seats = aligned_alloc(TI_CACHE_LINE, workers * sizeof *seats);
@@ -70,11 +78,15 @@ ti_engine *ti_engine_open(uint32_t workers, const ti_backend_choice *choices, ui
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
         return NULL;
     }
-    *engine = (ti_engine){.workers = workers, .seats = seats, .backends = count};
+    if (preempt == TI_PREEMPT_SIGNAL && !ti_preempt_prepare())
+        preempt = TI_PREEMPT_HOOK;
+    *engine =
+        (ti_engine){.workers = workers, .preempt = preempt, .seats = seats, .backends = count};
     for (uint32_t b = 0; b < count; b++) {
         engine->backend[b].vtable = choices[b].vtable;
         engine->backend[b].shared = choices[b].shared;
     }
+    engine->settled_end = &engine->settled;
     atomic_init(&engine->references, 1);
     open_seats(engine);
     int status = open_threading(engine);
@@ -95,13 +107,17 @@ static void cancel_all(ti_engine *engine)
 {
     static const char reason[] = "the engine is closing";
     for (ti_run *run = engine->runs; run; run = run->next)
-        ti_run_cancel(run, reason, sizeof reason - 1);
+        ti_run_stop(run, TI_STOP_CANCELLED, reason, sizeof reason - 1);
 }
 
 static bool try_to_sit(ti_worker *worker)
 {
     unsigned char nobody = 0;
-    return ti_cas_sc(&worker->seated, &nobody, 1);
+    if (!ti_cas_sc(&worker->seated, &nobody, 1))
+        return false;
+    if (worker->engine->preempt == TI_PREEMPT_SIGNAL)
+        ti_preempt_enter(worker);
+    return true;
 }
 
 ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
@@ -131,13 +147,19 @@ void ti_engine_close(ti_engine *engine)
     }
     ti_store_sc(&engine->closing, 1);
     cancel_all(engine);
+    uv_mutex_unlock(&engine->lock);
+    ti_engine_enforce(engine, NULL);
+    uv_mutex_lock(&engine->lock);
     while (ti_load_sc(&engine->in_flight) > 0)
         uv_cond_wait(&engine->changed, &engine->lock);
     uv_mutex_unlock(&engine->lock);
+    ti_control_close(&engine->control);
     ti_pool_close(&engine->pool);
     for (uint32_t i = 0; i < engine->workers; i++)
         ti_engine_claim(engine, i);
     close_contexts(engine);
+    for (ti_run *run; (run = ti_engine_next_settled(engine));)
+        ti_run_release(run);
     uv_mutex_lock(&engine->lock);
     engine->closed = true;
     uv_cond_broadcast(&engine->changed);
@@ -160,6 +182,8 @@ void ti_engine_release(ti_engine *engine)
     if (!engine || !ti_drop_reference(&engine->references))
         return;
     ti_engine_close(engine);
+    ti_pool_free(&engine->pool);
+    ti_control_free(&engine->control);
     uv_cond_destroy(&engine->changed);
     uv_mutex_destroy(&engine->lock);
     free(engine->seats);
@@ -169,8 +193,8 @@ void ti_engine_release(ti_engine *engine)
 ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
 {
     for (uint32_t i = 0; i < engine->workers; i++) {
-        uint32_t at = preferred + i < engine->workers ? preferred + i
-                                                      : preferred + i - engine->workers;
+        uint32_t at =
+            preferred + i < engine->workers ? preferred + i : preferred + i - engine->workers;
         ti_worker *worker = &engine->seats[at];
         if (!ti_load_relaxed(&worker->seated) && !ti_load_relaxed(&worker->claims) &&
             try_to_sit(worker)) {
@@ -184,6 +208,8 @@ ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
 void ti_engine_leave(ti_engine *engine, ti_worker *worker)
 {
     worker->guest = NULL;
+    if (engine->preempt == TI_PREEMPT_SIGNAL)
+        ti_preempt_leave(worker);
     ti_store_sc(&worker->seated, 0);
     if (ti_load_sc(&worker->claims)) {
         uv_mutex_lock(&engine->lock);
@@ -205,57 +231,204 @@ bool ti_engine_beckons(ti_engine *engine)
     return work && seat;
 }
 
+static void broadcast(ti_engine *engine)
+{
+    uv_mutex_lock(&engine->lock);
+    uv_cond_broadcast(&engine->changed);
+    uv_mutex_unlock(&engine->lock);
+}
+
 /* Counts the run as in flight unless the engine closes. The count goes up before `closing` is read,
  * and the closer reads it after it has set that. */
-static bool launch(ti_engine *engine, ti_run *run)
+static bool enter_flight(ti_engine *engine, ti_run *run)
 {
-    ti_program *program = run->program;
     ti_add_sc(&engine->in_flight, 1);
     ti_store_sc(&run->phase, TI_IN_FLIGHT);
-    if (ti_load_sc(&engine->closing)) {
-        ti_store_relaxed(&run->phase, TI_IDLE);
-        if (ti_sub_sc(&engine->in_flight, 1) == 1) {
-            uv_mutex_lock(&engine->lock);
-            uv_cond_broadcast(&engine->changed);
-            uv_mutex_unlock(&engine->lock);
-        }
-        return false;
-    }
+    if (!ti_load_sc(&engine->closing))
+        return true;
+    ti_store_relaxed(&run->phase, TI_IDLE);
+    if (ti_sub_sc(&engine->in_flight, 1) == 1)
+        broadcast(engine);
+    return false;
+}
+
+static ti_code launch(ti_engine *engine, ti_run *run)
+{
+    ti_program *program = run->program;
+    const ti_plan *plan = run->plan;
+    if (ti_engine_closed(engine))
+        return TI_E_CLOSED;
+    if ((plan->timeouts || plan->retries || run->timeout) && !ti_control_ensure(&engine->control))
+        return ti_engine_closed(engine) ? TI_E_CLOSED : TI_E_INTERNAL;
     uint32_t number = ti_add_relaxed(&program->started, 1);
     run->serial = ti_add_relaxed(&engine->launched, 1) + 1;
-    run->timed = run->profile || number < 4 || number % 16 == 0;
+    run->timed = run->profile || plan->timeouts || number < 4 || number % 16 == 0;
     run->light_ns = ti_load_relaxed(&program->light_ns);
-    if (run->timed)
-        run->began = uv_hrtime();
+    if (run->timed || run->timeout)
+        run->began = ti_now();
+    ti_store_sc(&run->deadline, run->timeout ? run->began + run->timeout : 0);
+    if (!enter_flight(engine, run))
+        return TI_E_CLOSED;
     ti_run_retain(run);
-    return true;
+    if (run->timeout)
+        ti_control_expect(&engine->control, run->began + run->timeout);
+    return TI_OK;
+}
+
+static void notify_settled(ti_engine *engine, ti_run *run)
+{
+    uv_mutex_lock(&engine->lock);
+    run->next_settled = NULL;
+    *engine->settled_end = run;
+    engine->settled_end = &run->next_settled;
+    uv_mutex_unlock(&engine->lock);
+}
+
+ti_run *ti_engine_next_settled(ti_engine *engine)
+{
+    uv_mutex_lock(&engine->lock);
+    ti_run *run = engine->settled;
+    if (run && !(engine->settled = run->next_settled))
+        engine->settled_end = &engine->settled;
+    uv_mutex_unlock(&engine->lock);
+    return run;
 }
 
 void ti_engine_settle(ti_engine *engine, ti_run *run)
 {
     if (run->profile)
-        run->ended = uv_hrtime();
+        run->ended = ti_now();
     run->verdict = ti_load_relaxed(&run->stop);
+    bool notify = run->notify;
     bool awaited = ti_exchange_sc(&run->phase, TI_SETTLED) == TI_AWAITED;
+    if (notify)
+        notify_settled(engine, ti_run_retain(run));
     bool last = ti_sub_sc(&engine->in_flight, 1) == 1 && ti_load_sc(&engine->closing);
-    if (awaited || last) {
-        uv_mutex_lock(&engine->lock);
-        uv_cond_broadcast(&engine->changed);
-        uv_mutex_unlock(&engine->lock);
-    }
+    if (awaited || last)
+        broadcast(engine);
     ti_run_release(run);
+}
+
+void ti_engine_queue(ti_engine *engine, ti_node *chain)
+{
+    if (!chain)
+        return;
+    ti_node *last = chain;
+    for (;; last = last->next) {
+        last->status = TI_READY;
+        if (last->run->executor->queue)
+            last->run->executor->queue(last);
+        if (!last->next)
+            break;
+    }
+    ti_inbox_send(&engine->inbox, chain, last);
+    ti_pool_wake(&engine->pool);
+}
+
+/* With the lock. True: some worker runs it. */
+static bool interrupt(ti_engine *engine, const ti_run *run, const ti_worker *self)
+{
+    bool runs = false;
+    for (uint32_t i = 0; i < engine->workers; i++) {
+        ti_worker *worker = &engine->seats[i];
+        if (worker == self || ti_load_sc(&worker->running) != run)
+            continue;
+        runs = true;
+        if (engine->preempt == TI_PREEMPT_SIGNAL)
+            ti_preempt_kick(worker);
+    }
+    return runs;
+}
+
+static bool must_stop(ti_run *run)
+{
+    unsigned phase = ti_load_sc(&run->phase);
+    return (phase == TI_IN_FLIGHT || phase == TI_AWAITED) && ti_load_sc(&run->stop) != TI_GO;
+}
+
+bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
+{
+    bool runs = false;
+    uv_mutex_lock(&engine->lock);
+    for (ti_run *run = engine->runs; run; run = run->next) {
+        if (!must_stop(run))
+            continue;
+        if (run->bounded)
+            ti_engine_queue(engine, ti_limits_flush(run->program->limits, run));
+        runs = interrupt(engine, run, self) || runs;
+    }
+    uv_mutex_unlock(&engine->lock);
+    ti_engine_queue(engine, ti_control_flush(&engine->control));
+    runs = runs && engine->preempt == TI_PREEMPT_SIGNAL;
+    if (runs)
+        ti_control_expect(&engine->control, ti_now() + 1000000);
+    return runs;
+}
+
+/* A run that is past its deadline, retained; or NULL. *next is when the next one is. */
+static ti_run *find_late(ti_engine *engine, uint64_t now, uint64_t *next)
+{
+    ti_run *late = NULL;
+    uv_mutex_lock(&engine->lock);
+    for (ti_run *run = engine->runs; run && !late; run = run->next) {
+        unsigned phase = ti_load_sc(&run->phase);
+        uint64_t deadline = ti_load_sc(&run->deadline);
+        if ((phase != TI_IN_FLIGHT && phase != TI_AWAITED) || !deadline)
+            continue;
+        if (deadline > now)
+            *next = deadline < *next ? deadline : *next;
+        else if (ti_load_sc(&run->stop) == TI_GO && ti_run_retain_live(run))
+            late = run;
+    }
+    uv_mutex_unlock(&engine->lock);
+    return late;
+}
+
+static void stop_late(ti_run *run, uint64_t now)
+{
+    uint64_t deadline = ti_load_sc(&run->deadline); /* it may be another flight of it by now */
+    if (deadline && deadline <= now)
+        ti_run_stop(run, TI_STOP_TIMEOUT, NULL, 0);
+    ti_run_release(run);
+}
+
+/* True: the callback that runs there is late, and is told to stop. */
+static bool check_call(ti_engine *engine, ti_worker *worker, uint64_t now, uint64_t *next)
+{
+    uint64_t deadline = ti_load_sc(&worker->deadline);
+    if (!deadline)
+        return false;
+    if (deadline > now) {
+        *next = deadline < *next ? deadline : *next;
+        return false;
+    }
+    uint64_t call = ti_load_sc(&worker->call);
+    if (ti_load_sc(&worker->deadline) != deadline)
+        return false; /* over, and `call` may be the next one */
+    ti_store_sc(&worker->interrupted, call);
+    if (engine->preempt == TI_PREEMPT_SIGNAL)
+        ti_preempt_kick(worker);
+    return true;
+}
+
+uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late)
+{
+    uint64_t next = UINT64_MAX;
+    ti_run *run;
+    while ((run = find_late(engine, now, &next)))
+        stop_late(run, now);
+    for (uint32_t i = 0; i < engine->workers; i++)
+        *late = check_call(engine, &engine->seats[i], now, &next) || *late;
+    return next;
 }
 
 /* Leaves the entry points in the inbox for whoever comes. */
 static void send_entries(ti_engine *engine, ti_run *run)
 {
     uint32_t entries = run->plan->entries;
-    for (uint32_t i = 0; i < entries; i++) {
-        run->nodes[i].status = TI_READY;
+    for (uint32_t i = 0; i < entries; i++)
         run->nodes[i].next = i + 1 < entries ? &run->nodes[i + 1] : NULL;
-    }
-    ti_inbox_send(&engine->inbox, &run->nodes[0], &run->nodes[entries - 1]);
-    ti_pool_wake(&engine->pool);
+    ti_engine_queue(engine, &run->nodes[0]);
 }
 
 static void work_as_guest(ti_engine *engine, ti_worker *worker, ti_run *run)
@@ -268,10 +441,11 @@ static void work_as_guest(ti_engine *engine, ti_worker *worker, ti_run *run)
     ti_engine_leave(engine, worker);
 }
 
-bool ti_engine_run(ti_engine *engine, ti_run *run)
+ti_code ti_engine_run(ti_engine *engine, ti_run *run)
 {
-    if (!launch(engine, run))
-        return false;
+    ti_code code = launch(engine, run);
+    if (code)
+        return code;
     ti_worker *worker = ti_engine_sit(engine, 0);
     if (!worker && !ti_pool_ensure(&engine->pool))
         worker = ti_engine_claim(engine, 0); /* nobody else would do it */
@@ -279,8 +453,8 @@ bool ti_engine_run(ti_engine *engine, ti_run *run)
         work_as_guest(engine, worker, run);
     else
         send_entries(engine, run);
-    ti_engine_wait(engine, run);
-    return true;
+    ti_engine_wait(engine, run, UINT64_MAX);
+    return TI_OK;
 }
 
 ti_code ti_engine_start(ti_engine *engine, ti_run *run)
@@ -288,23 +462,30 @@ ti_code ti_engine_start(ti_engine *engine, ti_run *run)
     if (ti_engine_closed(engine))
         return TI_E_CLOSED;
     if (!ti_pool_ensure(&engine->pool))
-        return TI_E_INTERNAL;
-    if (!launch(engine, run))
-        return TI_E_CLOSED;
-    send_entries(engine, run);
-    return TI_OK;
+        return ti_engine_closed(engine) ? TI_E_CLOSED : TI_E_INTERNAL;
+    ti_code code = launch(engine, run);
+    if (!code)
+        send_entries(engine, run);
+    return code;
 }
 
-void ti_engine_wait(ti_engine *engine, ti_run *run)
+bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds)
 {
     if (ti_run_settled(run))
-        return;
+        return true;
+    uint64_t began = uv_hrtime(), spent = 0;
     uv_mutex_lock(&engine->lock);
     unsigned phase = TI_IN_FLIGHT;
     ti_cas_sc(&run->phase, &phase, TI_AWAITED);
-    while (!ti_run_settled(run))
-        uv_cond_wait(&engine->changed, &engine->lock);
+    while (!ti_run_settled(run) && spent < nanoseconds) {
+        if (nanoseconds == UINT64_MAX)
+            uv_cond_wait(&engine->changed, &engine->lock);
+        else
+            uv_cond_timedwait(&engine->changed, &engine->lock, nanoseconds - spent);
+        spent = uv_hrtime() - began;
+    }
     uv_mutex_unlock(&engine->lock);
+    return ti_run_settled(run);
 }
 
 void ti_engine_enlist(ti_engine *engine, ti_run *run)

@@ -7,16 +7,25 @@
 #include <uv.h>
 
 #include "engine/backend.h"
+#include "engine/control.h"
 #include "engine/inbox.h"
 #include "engine/pool.h"
 #include "engine/worker.h"
 
 #define TI_MOST_WORKERS 1024
 
+/* How callbacks that run are stopped. */
+typedef enum ti_preempt {
+    TI_PREEMPT_NONE,   /* they are not: a run that is cancelled waits for them to return */
+    TI_PREEMPT_HOOK,   /* the backend looks at ti_worker_must_stop as it goes */
+    TI_PREEMPT_SIGNAL, /* the backend's `interrupt` is called */
+} ti_preempt;
+
 typedef struct ti_engine {
-    uint32_t workers;  /* [const] */
-    ti_worker *seats;  /* [const] */
-    uint32_t backends; /* [const] */
+    uint32_t workers;   /* [const] */
+    ti_preempt preempt; /* [const] */
+    ti_worker *seats;   /* [const] */
+    uint32_t backends;  /* [const] */
     struct {
         const ti_backend *vtable;
         void *shared;
@@ -24,14 +33,17 @@ typedef struct ti_engine {
     atomic_uint references;      /* [atomic] */
     atomic_uchar closing;        /* [atomic] */
     uv_mutex_t lock;
-    uv_cond_t changed;      /* with lock: a run settled, or a claimed seat is free */
-    ti_run *runs;           /* [lock:engine] all that exist, idle ones too */
-    uint32_t closers;       /* [lock:engine] 1 once somebody closes it */
-    bool closed;            /* [lock:engine] */
+    uv_cond_t changed; /* with lock: a run settled, or a claimed seat is free */
+    ti_run *runs;      /* [lock:engine] all that exist, idle ones too */
+    ti_run *settled,
+        **settled_end; /* [lock:engine] runs to be notified of, each with a reference */
+    uint32_t closers;  /* [lock:engine] 1 once somebody closes it */
+    bool closed;       /* [lock:engine] */
     _Alignas(TI_CACHE_LINE) atomic_uint in_flight; /* [atomic] */
     atomic_uint_fast64_t launched;                 /* [atomic] runs so far */
     ti_inbox inbox;
     ti_pool pool;
+    ti_control control;
 } ti_engine;
 
 typedef struct ti_backend_choice {
@@ -43,8 +55,8 @@ typedef struct ti_backend_choice {
 uint32_t ti_engine_default_workers(void);
 
 /* Opens every backend for every worker. NULL: *error says why. */
-ti_engine *ti_engine_open(uint32_t workers, const ti_backend_choice *choices, uint32_t count,
-                          ti_error **error);
+ti_engine *ti_engine_open(uint32_t workers, ti_preempt preempt, const ti_backend_choice *choices,
+                          uint32_t count, ti_error **error);
 
 /* Cancels what is in flight, waits until it has settled, joins the threads and closes the backends.
  * Idempotent. Not from within a callback of the engine. */
@@ -55,15 +67,19 @@ ti_engine *ti_engine_retain(ti_engine *engine);
 /* The last one closes it and frees it. NULL is fine. */
 void ti_engine_release(ti_engine *engine);
 
-/* Runs to the end and blocks until it has; the calling thread works too. False: closed. */
-bool ti_engine_run(ti_engine *engine, ti_run *run);
+/* Runs to the end and blocks until it has; the calling thread works too. TI_OK, TI_E_CLOSED, or
+ * TI_E_INTERNAL: a thread is needed (for timeouts, retries) and the system gives none. */
+ti_code ti_engine_run(ti_engine *engine, ti_run *run);
 
-/* Starts the run on the engine's threads and returns. TI_OK, TI_E_CLOSED or TI_E_INTERNAL (no thread can
- * be started). */
+/* Starts the run on the engine's threads and returns: as ti_engine_run does. */
 ti_code ti_engine_start(ti_engine *engine, ti_run *run);
 
-/* Blocks until the run, which was started, has settled. */
-void ti_engine_wait(ti_engine *engine, ti_run *run);
+/* Blocks until the run, which was started, has settled. False: it took longer than `nanoseconds`;
+ * UINT64_MAX: as long as it takes. */
+bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds);
+
+/* The run that settled first of those with `notify`, with a reference; NULL: none has. */
+ti_run *ti_engine_next_settled(ti_engine *engine);
 
 /* Takes a worker's seat, waiting until it is free, so that its contexts can be worked on. NULL: the
  * engine has closed. */
@@ -81,6 +97,18 @@ static inline const ti_backend *ti_engine_backend(ti_engine *engine, uint32_t in
     return engine->backend[index].vtable;
 }
 
+/* Sees to runs that were told to stop: what waits (for a permit, a retry) is made ready, so that it
+ * ends, and what runs is interrupted, except on the caller's own worker (or NULL). True: something
+ * still runs that must stop, and the control loop will look again. */
+bool ti_engine_enforce(ti_engine *engine, const ti_worker *self);
+
+/* Tells what is past its deadline to stop, and sets *late if some callback is. Returns when the
+ * next one is. Only the control loop calls it. */
+uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late);
+
+/* Makes a chain of nodes ready, from any thread. NULL is fine. */
+void ti_engine_queue(ti_engine *engine, ti_node *chain);
+
 /* Called once per run, by the worker that accounts for its last processor. */
 void ti_engine_settle(ti_engine *engine, ti_run *run);
 
@@ -96,8 +124,8 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program);
 void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *run);
 
 /* Has every backend drop what it keeps under a program's key: at once where the seat is free, else
- * when somebody sits down there next. Never blocks for long, so that a garbage collector or a worker
- * may call it. (Without memory for the note, what is kept goes with the engine.) */
+ * when somebody sits down there next. Never blocks for long, so that a garbage collector or a
+ * worker may call it. (Without memory for the note, what is kept goes with the engine.) */
 void ti_engine_forget(ti_engine *engine, uint64_t key);
 
 /* Does what ti_engine_forget left for later. With the seat taken. */

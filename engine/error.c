@@ -8,10 +8,9 @@
 
 static const struct {
     const char *name, *text;
-} codes[] = {
-    {"ok", "no error"},
+} codes[] = {{"ok", "no error"},
 #define X(code, name, text) {name, text},
-    TI_ERROR_MAP(X)
+             TI_ERROR_MAP(X)
 #undef X
 };
 
@@ -75,8 +74,21 @@ ti_error *ti_error_format(ti_code code, const char *format, ...)
 
 void ti_error_free(ti_error *error)
 {
-    if (!error || error == &out_of_memory)
-        return;
-    ti_value_release(error->cause);
-    free(error);
+    while (error && error != &out_of_memory) {
+        ti_error *previous = error->previous;
+        ti_value_release(error->cause);
+        free(error);
+        error = previous;
+    }
+}
+
+ti_error *ti_error_chain(ti_error *error, ti_error *previous, uint32_t attempt)
+{
+    if (error == &out_of_memory) {
+        ti_error_free(previous);
+        return error;
+    }
+    error->attempt = attempt;
+    error->previous = previous;
+    return error;
 }

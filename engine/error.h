@@ -15,7 +15,8 @@
     X(DEPENDENCY_FAILED, "dependency_failed", "a processor it depends on failed")                  \
     X(TIMEOUT, "timeout", "it took too long")                                                      \
     X(CANCELLED, "cancelled", "the run was cancelled")                                             \
-    X(INVALID_RESPONSE, "invalid_response", "the callback returned what its intent does not allow")\
+    X(INVALID_RESPONSE, "invalid_response",                                                        \
+      "the callback returned what its intent does not allow")                                      \
     X(INVALID_PAYLOAD, "invalid_payload", "the value cannot travel between Lua states")            \
     X(MEMORY_LIMIT, "memory_limit", "not enough memory")                                           \
     X(QUEUE_FULL, "queue_full", "too much is in flight")                                           \
@@ -43,17 +44,22 @@ typedef struct ti_error {
     size_t message_size;
     const char *traceback; /* NULL where nothing was raised */
     size_t traceback_size;
-    ti_value *cause; /* what was raised, where that was a table; else NULL */
+    ti_value *cause;           /* what was raised, where that was a table; else NULL */
+    struct ti_error *previous; /* of the attempt before; freed with this one */
 } ti_error;
 
 /* Makes a record; `message` NULL stands for the code's own text, `traceback` may be NULL. Takes the
- * caller's reference to `cause`. Never NULL: without memory it is a static record of MEMORY_LIMIT. */
+ * caller's reference to `cause`. Never NULL: without memory it is a static record of MEMORY_LIMIT.
+ */
 ti_error *ti_error_new(ti_code code, const char *message, size_t message_size,
                        const char *traceback, size_t traceback_size, ti_value *cause);
 
 /* printf-style, without traceback or cause. */
 ti_error *ti_error_format(ti_code code, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Says which attempt an error is of, and puts those of the attempts before behind it. */
+ti_error *ti_error_chain(ti_error *error, ti_error *previous, uint32_t attempt);
 
 /* NULL is fine. */
 void ti_error_free(ti_error *error);

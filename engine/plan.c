@@ -15,10 +15,10 @@ typedef struct ti_draft {
     ti_problems *problems;
     uint32_t suggestions;
     uint32_t mask;
-    uint32_t *buckets;  /* mask + 1: declaration index by id */
-    uint32_t *targets;  /* per declared edge: what it depends on, or TI_NONE */
-    uint32_t *pending;  /* per processor: dependencies without a rank yet */
-    uint32_t *heads;    /* count + 1: dependents of each, as ranges of `dependents` */
+    uint32_t *buckets; /* mask + 1: declaration index by id */
+    uint32_t *targets; /* per declared edge: what it depends on, or TI_NONE */
+    uint32_t *pending; /* per processor: dependencies without a rank yet */
+    uint32_t *heads;   /* count + 1: dependents of each, as ranges of `dependents` */
     uint32_t *dependents;
     uint32_t *ranks;
     uint32_t *queue;
@@ -90,16 +90,51 @@ static ti_text nearest(ti_draft *draft, uint32_t self, ti_text id)
     return best;
 }
 
+/* The bit of a limit, or 0 after saying what is wrong. */
+static uint64_t limit_bit(ti_draft *draft, uint32_t self, ti_text name, uint64_t before)
+{
+    const ti_dag *dag = draft->dag;
+    for (uint32_t i = 0; i < dag->limit_count; i++) {
+        if (!same(dag->limits[i].name, name))
+            continue;
+        if (before & (uint64_t)1 << i)
+            ti_problems_add(draft->problems, self, "uses limit '%.*s' twice", (int)name.size,
+                            name.bytes);
+        return (uint64_t)1 << i;
+    }
+    for (uint32_t i = 0; i < dag->limit_count; i++) {
+        ti_text other = dag->limits[i].name;
+        size_t limit = ti_suggest_limit(name.size);
+        if (ti_edit_distance(name.bytes, name.size, other.bytes, other.size, limit) <= limit) {
+            ti_problems_add(draft->problems, self,
+                            "uses unknown limit '%.*s' (did you mean '%.*s'?)", (int)name.size,
+                            name.bytes, (int)other.size, other.bytes);
+            return 0;
+        }
+    }
+    ti_problems_add(draft->problems, self, "uses unknown limit '%.*s'", (int)name.size, name.bytes);
+    return 0;
+}
+
+static uint64_t limit_bits(ti_draft *draft, uint32_t self)
+{
+    const ti_declared *declared = &draft->dag->processors[self];
+    uint64_t bits = 0;
+    for (uint32_t i = 0; i < declared->uses; i++)
+        bits |= limit_bit(draft, self, draft->dag->uses[declared->first_use + i], bits);
+    return bits;
+}
+
 static void unknown(ti_draft *draft, uint32_t self, ti_text id)
 {
     ti_text near = nearest(draft, self, id);
     if (near.bytes)
         ti_problems_add(draft->problems, self,
-                        "depends on unknown processor '%.*s' (did you mean '%.*s'?)",
-                        (int)id.size, id.bytes, (int)near.size, near.bytes);
+                        "depends on unknown processor '%.*s' (did you mean '%.*s'?)", (int)id.size,
+                        id.bytes, (int)near.size, near.bytes);
     else
-        ti_problems_add(draft->problems, self, "depends on unknown processor '%.*s'",
-                        (int)id.size, id.bytes);
+        ti_problems_add(draft->problems, self, "depends on unknown processor '%.*s'", (int)id.size,
+                        id.bytes);
 }
 
 /* What one declared dependency of `self` points to, or TI_NONE after saying why not. */
@@ -131,8 +166,8 @@ static void check_payload_from(ti_draft *draft, uint32_t self)
         if (same(draft->dag->dependencies[declared->first_dependency + i], from))
             return;
     ti_problems_add(draft->problems, self,
-                    "payload_from is '%.*s', which is not one of its dependencies",
-                    (int)from.size, from.bytes);
+                    "payload_from is '%.*s', which is not one of its dependencies", (int)from.size,
+                    from.bytes);
 }
 
 static void resolve_all(ti_draft *draft)
@@ -148,6 +183,7 @@ static void resolve_all(ti_draft *draft)
                 draft->pending[i]++;
         }
         check_payload_from(draft, i);
+        limit_bits(draft, i);
     }
 }
 
@@ -291,11 +327,12 @@ static bool allocate(ti_plan *plan, size_t id_bytes)
     plan->dependencies = malloc((edges + 1) * sizeof *plan->dependencies);
     plan->dependents = malloc((edges + 1) * sizeof *plan->dependents);
     plan->order = malloc(count * sizeof *plan->order);
+    plan->priorities = malloc(count * sizeof *plan->priorities);
     plan->id_ends = malloc(count * sizeof *plan->id_ends);
     plan->ids = malloc(id_bytes + 1);
     plan->buckets = malloc(((size_t)plan->bucket_mask + 1) * sizeof *plan->buckets);
-    return plan->steps && plan->dependencies && plan->dependents && plan->order && plan->id_ends &&
-           plan->ids && plan->buckets;
+    return plan->steps && plan->dependencies && plan->dependents && plan->order &&
+           plan->priorities && plan->id_ends && plan->ids && plan->buckets;
 }
 
 static void fill_steps(ti_plan *plan, const ti_draft *draft)
@@ -354,6 +391,76 @@ static void fill_payload_from(ti_plan *plan, const ti_draft *draft)
     }
 }
 
+/* For the work queue: the longest way to go first, transforms before analyzes, then as declared.
+ * The position in that order is the priority. A counting sort by height, filled once for each
+ * intent. */
+static void fill_priorities(ti_plan *plan, ti_draft *draft)
+{
+    uint32_t *heights = draft->ranks, *starts = draft->marks, count = plan->count; /* done with */
+    for (uint32_t s = count; s-- > 0;) {
+        uint32_t height = 0;
+        for (uint32_t k = plan->steps[s].first_dependent; k < plan->steps[s + 1].first_dependent;
+             k++)
+            if (heights[plan->dependents[k]] + 1 > height)
+                height = heights[plan->dependents[k]] + 1;
+        heights[s] = height;
+    }
+    uint32_t place = 0;
+    memset(starts, 0, count * sizeof *starts);
+    for (uint32_t s = 0; s < count; s++)
+        starts[heights[s]]++;
+    for (uint32_t height = count; height-- > 0;) {
+        uint32_t here = starts[height];
+        starts[height] = place;
+        place += here;
+    }
+    for (int intent = TI_TRANSFORM; intent <= TI_ANALYZE; intent++)
+        for (uint32_t i = 0; i < count; i++) {
+            uint32_t s = plan->order[i];
+            if (plan->steps[s].intent == intent)
+                plan->priorities[s] = starts[heights[s]]++;
+        }
+}
+
+/* The arrays that most plans do without. */
+static bool fill_extras(ti_plan *plan, ti_draft *draft)
+{
+    const ti_dag *dag = draft->dag;
+    bool timeouts = false, retries = false;
+    for (uint32_t i = 0; i < dag->count; i++) {
+        timeouts = timeouts || dag->processors[i].timeout;
+        retries = retries || dag->processors[i].retry.max;
+    }
+    plan->timeouts = timeouts ? calloc(dag->count, sizeof *plan->timeouts) : NULL;
+    plan->retries = retries ? calloc(dag->count, sizeof *plan->retries) : NULL;
+    plan->uses = dag->limit_count ? calloc(dag->count, sizeof *plan->uses) : NULL;
+    if ((timeouts && !plan->timeouts) || (retries && !plan->retries) ||
+        (dag->limit_count && !plan->uses))
+        return false;
+    for (uint32_t s = 0; s < plan->count; s++) {
+        ti_step *step = &plan->steps[s];
+        const ti_declared *declared = &dag->processors[step->slot];
+        if (declared->timeout) {
+            step->flags |= TI_STEP_TIMEOUT;
+            plan->timeouts[s] = declared->timeout;
+        }
+        if (declared->retry.max) {
+            step->flags |= TI_STEP_RETRY;
+            plan->retries[s] = declared->retry;
+        }
+        if (declared->conditional)
+            step->flags |= TI_STEP_CONDITION;
+        if (declared->uses) {
+            step->flags |= TI_STEP_USES;
+            plan->uses[s] = limit_bits(draft, step->slot);
+        }
+    }
+    plan->limit_count = dag->limit_count;
+    for (uint32_t i = 0; i < dag->limit_count; i++)
+        plan->limits[i] = dag->limits[i].count;
+    return true;
+}
+
 static ti_plan *freeze(ti_draft *draft)
 {
     const ti_dag *dag = draft->dag;
@@ -369,6 +476,8 @@ static ti_plan *freeze(ti_draft *draft)
     plan->failure_strategy = dag->failure_strategy;
     plan->max_concurrency = dag->max_concurrency;
     plan->profile = dag->profile;
+    plan->strategy = dag->strategy;
+    plan->timeout = dag->timeout;
     plan->bucket_mask = draft->mask;
     if (!allocate(plan, id_bytes) || (dag->name && !(plan->name = strdup(dag->name)))) {
         ti_plan_release(plan);
@@ -380,6 +489,11 @@ static ti_plan *freeze(ti_draft *draft)
     fill_edges(plan, draft);
     fill_ids(plan, draft);
     fill_payload_from(plan, draft);
+    fill_priorities(plan, draft);
+    if (!fill_extras(plan, draft)) {
+        ti_plan_release(plan);
+        return NULL;
+    }
     return plan;
 }
 
@@ -429,6 +543,10 @@ void ti_plan_release(ti_plan *plan)
     free(plan->dependencies);
     free(plan->dependents);
     free(plan->order);
+    free(plan->priorities);
+    free(plan->timeouts);
+    free(plan->retries);
+    free(plan->uses);
     free(plan->id_ends);
     free(plan->ids);
     free(plan->buckets);

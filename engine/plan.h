@@ -19,7 +19,10 @@ typedef struct ti_step {
     uint32_t rank;
     uint8_t intent; /* ti_intent */
     uint8_t backend;
+    uint8_t flags; /* TI_STEP_*: which of the rarer arrays below say something about it */
 } ti_step;
+
+enum { TI_STEP_TIMEOUT = 1, TI_STEP_RETRY = 2, TI_STEP_USES = 4, TI_STEP_CONDITION = 8 };
 
 typedef struct ti_plan {
     atomic_uint references; /* [atomic] all else is [const] */
@@ -33,7 +36,15 @@ typedef struct ti_plan {
     uint32_t *dependencies; /* steps, by the step that depends on them */
     uint32_t *dependents;   /* steps, by the step they depend on */
     uint32_t *order;        /* step of each declaration index */
-    uint32_t *id_ends;      /* where each step's id ends in `ids` */
+    uint32_t *priorities;   /* of each step; see fill_priorities */
+    uint64_t *timeouts;     /* of each step, in ns; NULL: no step has one */
+    ti_retry *retries;      /* likewise */
+    uint64_t *uses;         /* the limits each step uses, as bits; NULL: there are no limits */
+    uint32_t limit_count;
+    uint32_t limits[TI_MOST_LIMITS];
+    ti_strategy strategy;
+    uint64_t timeout;  /* of a run */
+    uint32_t *id_ends; /* where each step's id ends in `ids` */
     char *ids;
     uint32_t *buckets; /* open addressing: step of an id, or TI_NONE */
     uint32_t bucket_mask;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Parking. A thread that finds nothing counts itself idle, gives up its share of `searching`, and only
- * then looks once more at what is published (ti_engine_beckons) before it sleeps. Whoever publishes
- * does so first and then reads `searching` and `idle`, all in one total order: so either the publisher
- * sees that somebody must be woken, or the parker sees what was published. */
+/* Parking. A thread that finds nothing counts itself idle, gives up its share of `searching`, and
+ * only then looks once more at what is published (ti_engine_beckons) before it sleeps. Whoever
+ * publishes does so first and then reads `searching` and `idle`, all in one total order: so either
+ * the publisher sees that somebody must be woken, or the parker sees what was published. */
 #include "engine/pool.h"
 
 #include <stdlib.h>
@@ -10,12 +10,12 @@
 #include "engine/engine.h"
 
 struct ti_thread {
-    ti_pool *pool;    /* [const] */
-    uint32_t index;   /* [const] */
-    uv_thread_t id;   /* [lock:pool] */
-    uv_sem_t wake;    /* posted once for each time it is taken off `parked` */
-    ti_thread *next;  /* [lock:pool] */
-    bool is_parked;   /* [lock:pool] */
+    ti_pool *pool;   /* [const] */
+    uint32_t index;  /* [const] */
+    uv_thread_t id;  /* [lock:pool] */
+    uv_sem_t wake;   /* posted once for each time it is taken off `parked` */
+    ti_thread *next; /* [lock:pool] */
+    bool is_parked;  /* [lock:pool] */
 };
 
 static void give_up_search(ti_pool *pool)
@@ -52,8 +52,8 @@ static void sit_and_work(ti_pool *pool, ti_thread *thread)
         ti_engine_leave(pool->engine, worker);
 }
 
-/* Sleeps until woken to search. False: the pool closes and there is nothing left. Comes with a share
- * of `searching` and, when true, returns with one. */
+/* Sleeps until woken to search. False: the pool closes and there is nothing left. Comes with a
+ * share of `searching` and, when true, returns with one. */
 static bool park(ti_pool *pool, ti_thread *thread)
 {
     uv_mutex_lock(&pool->lock);
@@ -163,17 +163,16 @@ int ti_pool_open(ti_pool *pool, ti_engine *engine, uint32_t limit)
     }
     if (!status)
         return 0;
+    if (made > 0)
+        uv_mutex_destroy(&pool->lock);
     while (made-- > 1)
         uv_sem_destroy(&pool->threads[made - 1].wake);
     free(pool->threads);
-    pool->threads = NULL;
     return status;
 }
 
 void ti_pool_close(ti_pool *pool)
 {
-    if (!pool->threads)
-        return;
     uv_mutex_lock(&pool->lock);
     pool->closing = true;
     while (pool->parked) {
@@ -185,9 +184,12 @@ void ti_pool_close(ti_pool *pool)
     uv_mutex_unlock(&pool->lock);
     for (uint32_t i = 0; i < pool->started; i++)
         uv_thread_join(&pool->threads[i].id);
+}
+
+void ti_pool_free(ti_pool *pool)
+{
     for (uint32_t i = 0; i < pool->limit; i++)
         uv_sem_destroy(&pool->threads[i].wake);
     uv_mutex_destroy(&pool->lock);
     free(pool->threads);
-    pool->threads = NULL;
 }

@@ -16,11 +16,11 @@ typedef struct ti_pool {
     struct ti_engine *engine; /* [const] */
     uint32_t limit;           /* [const] most threads */
     uv_mutex_t lock;
-    ti_thread *threads;  /* [const] `limit` of them; the first `started` exist */
-    uint32_t started;    /* [lock:pool] */
-    ti_thread *parked;   /* [lock:pool] the last one to park first: its cache is warm */
-    bool refused;        /* [lock:pool] the system gives no more threads */
-    bool closing;        /* [lock:pool] */
+    ti_thread *threads; /* [const] `limit` of them; the first `started` exist */
+    uint32_t started;   /* [lock:pool] */
+    ti_thread *parked;  /* [lock:pool] the last one to park first: its cache is warm */
+    bool refused;       /* [lock:pool] the system gives no more threads */
+    bool closing;       /* [lock:pool] */
     _Alignas(TI_CACHE_LINE) atomic_uint idle; /* [atomic] threads parked or not started yet */
     atomic_uint searching; /* [atomic] threads looking for work, or just woken to */
 } ti_pool;
@@ -35,7 +35,8 @@ void ti_pool_wake(ti_pool *pool);
 /* Starts a thread if there is none. False: the system gives none. */
 bool ti_pool_ensure(ti_pool *pool);
 
-/* Lets the threads finish what is ready, and joins them. */
+/* Lets the threads finish what is ready, and joins them; from then on there are none. */
 void ti_pool_close(ti_pool *pool);
+void ti_pool_free(ti_pool *pool);
 
 #endif

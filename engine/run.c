@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "engine/engine.h"
-#include "engine/permits.h"
+#include "engine/executor.h"
+#include "engine/limits.h"
 
 static const char *const status_names[] = {
     "waiting", "ready", "running", "completed", "failed", "skipped", "cancelled",
@@ -35,6 +36,13 @@ ti_program *ti_program_new(ti_engine *engine, ti_plan *plan, uint64_t key)
         .key = key,
     };
     atomic_init(&program->references, 1);
+    bool bounded = plan->max_concurrency && plan->max_concurrency < engine->workers;
+    if ((bounded || plan->limit_count) && !(program->limits = ti_limits_new(plan))) {
+        ti_engine_release(engine);
+        ti_plan_release(plan);
+        free(program);
+        return NULL;
+    }
     for (uint32_t i = 0; i < plan->count; i++)
         atomic_init(&program->heavy[i], 1);
     return program;
@@ -58,6 +66,7 @@ void ti_program_release(ti_program *program)
         program->idle = run->next_idle;
         ti_run_destroy(run);
     }
+    ti_limits_free(program->limits);
     ti_plan_release(program->plan);
     ti_engine_release(program->engine);
     free(program);
@@ -84,14 +93,18 @@ static ti_run *allocate(ti_program *program)
     *run = (ti_run){.program = program, .plan = plan};
     atomic_init(&run->references, 1);
     run->nodes = malloc(plan->count * sizeof *run->nodes);
-    bool bounded = plan->max_concurrency && plan->max_concurrency < program->engine->workers;
-    if (!run->nodes || (bounded && !(run->permits = ti_permits_new(plan->max_concurrency)))) {
+    run->attempts = plan->retries ? calloc(plan->count, sizeof *run->attempts) : NULL;
+    if (!run->nodes || (plan->retries && !run->attempts)) {
         free(run->nodes);
+        free(run->attempts);
         free(run);
         return NULL;
     }
+    run->bounded = program->limits != NULL;
     for (uint32_t i = 0; i < plan->count; i++) {
         run->nodes[i].run = run;
+        if (run->attempts)
+            run->attempts[i].node = &run->nodes[i];
         atomic_init(&run->nodes[i].pending, 0);
         reset_node(&run->nodes[i], ti_plan_indegree(plan, i));
     }
@@ -105,13 +118,30 @@ static ti_run *reuse(ti_program *program)
     return run ? run : ti_engine_pop_idle(program->engine, program);
 }
 
-ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata, bool profile)
+ti_run_options ti_run_defaults(const ti_plan *plan)
+{
+    return (ti_run_options){plan->profile, plan->strategy, plan->timeout};
+}
+
+/* What this execution needs besides nodes. */
+static bool equip(ti_run *run, const ti_run_options *options)
+{
+    size_t bytes = run->plan->count * sizeof *run->times;
+    run->executor = ti_executors[options->strategy];
+    if (options->profile && !run->times && !(run->times = malloc(bytes)))
+        return false;
+    if (options->profile)
+        memset(run->times, 0, bytes);
+    return !run->executor->prepare || run->executor->prepare(run);
+}
+
+ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata,
+                   const ti_run_options *options)
 {
     ti_run *run = reuse(program);
     if (!run)
         run = allocate(program);
-    if (run && profile && !run->times &&
-        !(run->times = malloc(program->plan->count * sizeof *run->times))) {
+    if (run && !equip(run, options)) {
         ti_engine_push_idle(program->engine, program, run);
         run = NULL;
     }
@@ -120,12 +150,14 @@ ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata, boo
         ti_value_release(metadata);
         return NULL;
     }
-    if (profile)
-        memset(run->times, 0, program->plan->count * sizeof *run->times);
     ti_program_retain(program);
     run->input = input;
     run->metadata = metadata;
-    run->profile = profile;
+    run->profile = options->profile;
+    run->notify = false;
+    run->timeout = options->timeout;
+    run->slots = program->plan->max_concurrency ? program->plan->max_concurrency : UINT32_MAX / 2;
+    run->slot_waiters = 0;
     ti_store_relaxed(&run->remaining, program->plan->count);
     ti_store_relaxed(&run->bytes, 0);
     ti_store_relaxed(&run->references, 1);
@@ -136,6 +168,14 @@ ti_run *ti_run_retain(ti_run *run)
 {
     ti_add_relaxed(&run->references, 1);
     return run;
+}
+
+bool ti_run_retain_live(ti_run *run)
+{
+    unsigned count = ti_load_relaxed(&run->references);
+    while (count && !ti_cas_sc(&run->references, &count, count + 1))
+        ;
+    return count > 0;
 }
 
 static void clear_node(ti_node *node)
@@ -153,6 +193,10 @@ static void clear(ti_run *run)
     const ti_plan *plan = run->plan;
     for (uint32_t i = 0; i < plan->count; i++) {
         clear_node(&run->nodes[i]);
+        if (run->attempts) {
+            ti_error_free(run->attempts[i].errors);
+            run->attempts[i].errors = NULL;
+        }
         reset_node(&run->nodes[i], ti_plan_indegree(plan, i));
     }
     ti_value_release(run->input);
@@ -166,7 +210,8 @@ static void clear(ti_run *run)
 
 void ti_run_release(ti_run *run)
 {
-    if (!run || !ti_drop_reference(&run->references))
+    /* Down to zero in earnest, for ti_run_retain_live. */
+    if (!run || ti_sub_acq_rel(&run->references, 1) != 1)
         return;
     ti_program *program = run->program;
     clear(run);
@@ -180,25 +225,34 @@ void ti_run_destroy(ti_run *run)
 {
     ti_engine_delist(run->program->engine, run);
     ti_value_release(ti_load_relaxed(&run->reason)); /* a closing engine cancels idle runs too */
-    ti_permits_free(run->permits);
+    ti_queue_free(run->queue);
+    free(run->attempts);
     free(run->times);
     free(run->nodes);
     free(run);
 }
 
-bool ti_run_cancel(ti_run *run, const char *reason, size_t size)
+bool ti_run_stop(ti_run *run, ti_stop stop, const char *reason, size_t size)
 {
     unsigned phase = ti_load_sc(&run->phase);
+    unsigned char go = TI_GO;
     if (phase == TI_SETTLED || phase == TI_IDLE)
         return false;
-    unsigned char go = TI_GO;
     if (reason && !ti_load_acquire(&run->reason)) {
         ti_value *text = ti_value_string(reason, size), *none = NULL;
         if (text && !ti_cas_sc(&run->reason, &none, text))
             ti_value_release(text);
     }
-    ti_cas_sc(&run->stop, &go, TI_STOP_CANCELLED);
+    ti_cas_sc(&run->stop, &go, (unsigned char)stop);
     return true;
+}
+
+bool ti_run_cancel(ti_run *run, const char *reason, size_t size)
+{
+    bool in_flight = ti_run_stop(run, TI_STOP_CANCELLED, reason, size);
+    if (in_flight)
+        ti_engine_enforce(run->program->engine, NULL);
+    return in_flight;
 }
 
 uint32_t ti_run_source(const ti_run *run)
@@ -223,7 +277,7 @@ ti_status ti_run_status(ti_run *run)
 {
     if (!ti_run_settled(run))
         return TI_RUNNING;
-    if (run->verdict == TI_STOP_CANCELLED)
+    if (run->verdict == TI_STOP_CANCELLED || run->verdict == TI_STOP_TIMEOUT)
         return TI_CANCELLED;
     return ti_run_next_failure(run, 0) == TI_NONE ? TI_COMPLETED : TI_FAILED;
 }

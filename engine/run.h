@@ -16,7 +16,9 @@
 #include "engine/plan.h"
 
 struct ti_engine;
-struct ti_permits;
+struct ti_executor;
+struct ti_limits;
+struct ti_queue;
 
 typedef enum ti_status {
     TI_WAITING, /* for dependencies */
@@ -49,11 +51,21 @@ typedef struct ti_node {
     };
     atomic_uint pending; /* [atomic] events still to come */
     uint32_t source;     /* out(n) */
-    uint32_t root;       /* step whose failure kept this one from completing, or TI_NONE */
+    uint32_t root;       /* step whose failure kept this one from completing, or TI_NONE; skipped
+                            without a root: by its own condition */
     uint8_t status;      /* ti_status */
     uint8_t flags;
     uint16_t attempts;
 } ti_node;
+
+/* Beside the node of a step that may be tried again. */
+typedef struct ti_attempts {
+    ti_error *errors; /* of failed attempts, newest first, linked by `previous`; as the node */
+    uint64_t due;     /* when it is tried again */
+    ti_node *node;    /* [const] */
+    struct ti_attempts *before, *after; /* [lock:control] in the list of those that wait */
+    bool waits;                         /* [lock:control] it is in that list */
+} ti_attempts;
 
 typedef struct ti_times {
     uint64_t started, finished; /* ns since the run began */
@@ -61,19 +73,20 @@ typedef struct ti_times {
 } ti_times;
 
 typedef struct ti_program {
-    atomic_uint references;     /* [atomic] */
-    struct ti_engine *engine;   /* [const] */
-    ti_plan *plan;              /* [const] */
-    uint64_t key;               /* [const] unique; what backends file callbacks under */
+    atomic_uint references;         /* [atomic] */
+    struct ti_engine *engine;       /* [const] */
+    ti_plan *plan;                  /* [const] */
+    struct ti_limits *limits;       /* [const] NULL: there are none */
+    uint64_t key;                   /* [const] unique; what backends file callbacks under */
     _Atomic(struct ti_run *) spare; /* [atomic] the run that was recycled last */
-    struct ti_run *idle;        /* [lock:engine] more of them */
-    atomic_uint started;        /* [atomic] runs so far */
-    atomic_uint light_ns;       /* [atomic] mean time of a light processor */
-    atomic_uchar heavy[];       /* [atomic] per step; see "What pays" in worker.c */
+    struct ti_run *idle;            /* [lock:engine] more of them */
+    atomic_uint started;            /* [atomic] runs so far */
+    atomic_uint light_ns;           /* [atomic] mean time of a light processor */
+    atomic_uchar heavy[];           /* [atomic] per step; see "What pays" in worker.c */
 } ti_program;
 
 /* Why a run was told to stop. */
-typedef enum ti_stop { TI_GO = 0, TI_STOP_CANCELLED, TI_STOP_FAILED } ti_stop;
+typedef enum ti_stop { TI_GO = 0, TI_STOP_CANCELLED, TI_STOP_TIMEOUT, TI_STOP_FAILED } ti_stop;
 
 typedef struct ti_run {
     /* [const] while it runs */
@@ -86,18 +99,30 @@ typedef struct ti_run {
     uint64_t serial; /* unique in the engine */
     uint64_t began;
     uint32_t light_ns;
-    ti_times *times;            /* per step, when profiled */
-    struct ti_permits *permits; /* NULL: no bound */
+    ti_times *times;       /* per step, when profiled */
+    bool notify;           /* leave it in ti_engine.settled when it has */
+    ti_attempts *attempts; /* per step, when the plan has retries */
+    const struct ti_executor *executor;
+    uint64_t timeout; /* ns; 0: none */
+    bool bounded;     /* some processor needs permits */
+
+    struct ti_queue *queue; /* of work_queue */
+    uint32_t level_end;     /* of level: where the current level ends; its last worker's */
+    atomic_uint level_left; /* [atomic] of level: processors of the current level to finish */
+    uint32_t slots;         /* [lock:limits] permits of max_concurrency */
+    uint32_t slot_waiters;  /* [lock:limits] */
 
     /* written by the worker that settles it, before `phase` says so */
-    uint64_t ended;    /* when timed */
-    ti_stop verdict;   /* what `stop` was: a later cancel changes nothing */
+    uint64_t ended;  /* when timed */
+    ti_stop verdict; /* what `stop` was: a later cancel changes nothing */
 
-    struct ti_run *next_idle;         /* [lock:engine] */
-    struct ti_run *previous, *next;   /* [lock:engine] all runs of the engine, idle ones too */
+    struct ti_run *next_idle;       /* [lock:engine] */
+    struct ti_run *next_settled;    /* [lock:engine] */
+    struct ti_run *previous, *next; /* [lock:engine] all runs of the engine, idle ones too */
 
     _Alignas(TI_CACHE_LINE) atomic_uint remaining; /* [atomic] processors not yet accounted for */
     atomic_size_t bytes;                           /* [atomic] of the values that callbacks made */
+    atomic_uint_fast64_t deadline;                 /* [atomic] 0: none */
     atomic_uint phase;                             /* [atomic] ti_phase */
     atomic_uint references;                        /* [atomic] handles, and one while in flight */
     atomic_uchar stop;                             /* [atomic] ti_stop */
@@ -115,18 +140,33 @@ ti_program *ti_program_retain(ti_program *program);
 /* The last one frees its runs and tells the backends to forget it. */
 void ti_program_release(ti_program *program);
 
+typedef struct ti_run_options {
+    bool profile;
+    ti_strategy strategy;
+    uint64_t timeout; /* ns; 0: none */
+} ti_run_options;
+
+/* What the DAG says. */
+ti_run_options ti_run_defaults(const ti_plan *plan);
+
 /* A run ready to start, with one reference. Takes the references to `input` and `metadata`
  * (NULL: none), also on failure. NULL: no memory. */
-ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata, bool profile);
+ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata,
+                   const ti_run_options *options);
 ti_run *ti_run_retain(ti_run *run);
+/* For who comes by the engine's list: false if nobody holds the run any more. */
+bool ti_run_retain_live(ti_run *run);
 /* The last one puts the run back to be used again. From any thread. NULL is fine. */
 void ti_run_release(ti_run *run);
 /* Frees an idle run for good; only ti_program_release calls it. */
 void ti_run_destroy(ti_run *run);
 
-/* Trips the cancellation token: nothing of the run starts from now on. From any thread, any number
- * of times; the first reason stays. `reason` may be NULL; it is copied. True: it was in flight. */
+/* Trips the cancellation token: nothing of the run starts from now on, and what runs is
+ * interrupted. From any thread, any number of times; the first reason stays. `reason` may be NULL;
+ * it is copied. True: it was in flight. (ti_run_stop does not interrupt, which ti_engine_enforce
+ * does.) */
 bool ti_run_cancel(ti_run *run, const char *reason, size_t size);
+bool ti_run_stop(ti_run *run, ti_stop stop, const char *reason, size_t size);
 
 static inline bool ti_run_settled(ti_run *run)
 {

@@ -9,8 +9,10 @@
 
 #define IMMORTAL(cell_kind, truth)                                                                 \
     {                                                                                              \
-        .references = 1, .immortal = true, .bytes = sizeof(ti_cell),                               \
-        .root = {.kind = (cell_kind), .as.boolean = (truth) }                                      \
+        .references = 1, .immortal = true, .bytes = sizeof(ti_cell), .root = {                     \
+            .kind = (cell_kind),                                                                   \
+            .as.boolean = (truth)                                                                  \
+        }                                                                                          \
     }
 
 static ti_value immortal_nil = IMMORTAL(TI_NIL, false);

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /* The life of a processor on a worker: ready, begin, serve, finish, and the events it sends.
  *
- * What pays. A thread that has to be woken costs 5 to 25 µs, and two that share tiny tasks are slower
- * than one. So a worker runs its own ready work without telling anyone, unless it is about to spend
- * long in a callback, or has much queued: then it *offers* its deque, and wakes a thread. Which
- * callbacks are long is learned: the clock is read around each callback in a program's first runs and
- * in one run of sixteen afterwards (and in every profiled run). Whatever is not known to be light
- * counts as heavy. Offers only decide how parallel a run is: the work is always done by its owner if
- * nobody else takes it. */
+ * What pays. A thread that has to be woken costs 5 to 25 µs, and two that share tiny tasks are
+ * slower than one. So a worker runs its own ready work without telling anyone, unless it is about
+ * to spend long in a callback, or has much queued: then it *offers* its deque, and wakes a thread.
+ * Which callbacks are long is learned: the clock is read around each callback in a program's first
+ * runs and in one run of sixteen afterwards (and in every profiled run). Whatever is not known to
+ * be light counts as heavy. Offers only decide how parallel a run is: the work is always done by
+ * its owner if nobody else takes it. */
 #include "engine/worker.h"
 
-#include <uv.h>
-
+#include "engine/clock.h"
 #include "engine/engine.h"
-#include "engine/permits.h"
+#include "engine/limits.h"
 
-#define HEAVY_NS 10000u   /* a callback this long is worth waking a thread for what waits behind it */
-#define OFFER_NS 100000u  /* and so is this much light work */
-#define HEAVY_MEMORY 8    /* a heavy step is light again after this many light runs in a row */
+#define HEAVY_NS 10000u  /* a callback this long is worth waking a thread for what waits behind it \
+                          */
+#define OFFER_NS 100000u /* and so is this much light work */
+#define HEAVY_MEMORY 8   /* a heavy step is light again after this many light runs in a row */
 #define FIND_ROUNDS 100
 
 static ti_node *pop_overflow(ti_worker *worker)
@@ -28,35 +28,13 @@ static ti_node *pop_overflow(ti_worker *worker)
     return node;
 }
 
-static void push(ti_worker *worker, ti_node *node)
-{
-    node->status = TI_READY;
-    if (!ti_deque_push(&worker->deque, node)) {
-        node->next = worker->overflow;
-        worker->overflow = node;
-        worker->overflows++;
-    }
-}
-
-/* The newest ready processor goes first and is not queued at all. */
-static void ready(ti_worker *worker, ti_node *node)
-{
-    if (worker->hot)
-        push(worker, node);
-    else
-        worker->hot = node;
-}
-
 static void refill(ti_worker *worker)
 {
     for (int room = TI_DEQUE_SIZE / 2; room > 0 && worker->overflow; room--) {
-        ti_node *node = pop_overflow(worker);
-        if (!ti_deque_push(&worker->deque, node)) {
-            node->next = worker->overflow;
-            worker->overflow = node;
-            worker->overflows++;
-            return;
-        }
+        uint32_t before = worker->overflows;
+        ti_worker_push(worker, pop_overflow(worker));
+        if (worker->overflows == before)
+            return; /* the ring is full */
     }
 }
 
@@ -80,6 +58,7 @@ static ti_node *take(ti_worker *worker)
 static void fold(ti_worker *worker)
 {
     ti_run *run = worker->tally_run;
+    ti_store_relaxed(&worker->running, NULL);
     uint32_t tally = worker->tally;
     worker->tally_run = NULL;
     worker->tally = 0;
@@ -91,41 +70,28 @@ static void fold(ti_worker *worker)
         ti_engine_settle(worker->engine, run);
 }
 
-/* Delivers one event; true if it was the last the node waited for. A count of one can only be ours:
- * then nobody else will touch it. */
-static bool deliver(ti_node *node)
+/* Nodes that got their permits, or that wait for nothing any more. */
+static void ready_all(ti_worker *worker, ti_node *chain)
 {
-    return ti_load_acquire(&node->pending) == 1 || ti_sub_acq_rel(&node->pending, 1) == 1;
-}
-
-static void send_events(ti_worker *worker, const ti_run *run, const ti_step *step)
-{
-    const uint32_t *dependent = run->plan->dependents + step[0].first_dependent;
-    const uint32_t *end = run->plan->dependents + step[1].first_dependent;
-    for (; dependent < end; dependent++) {
-        ti_node *node = &run->nodes[*dependent];
-        if (deliver(node))
-            ready(worker, node);
+    while (chain) {
+        ti_node *next = chain->next;
+        ti_worker_ready(worker, chain);
+        chain = next;
     }
 }
 
-static void hand_over_permit(ti_worker *worker, ti_run *run)
+static void give_permits_back(ti_worker *worker, ti_node *node)
 {
-    ti_node *next = ti_permits_release(run->permits);
-    if (next) {
-        next->flags |= TI_HAS_PERMIT;
-        ready(worker, next);
-    }
+    if (node->flags & TI_HAS_PERMIT)
+        ready_all(worker, ti_limits_release(node->run->program->limits, node));
 }
 
 static void finish(ti_worker *worker, ti_node *node, const ti_step *step, ti_status status)
 {
     ti_run *run = node->run;
-    bool permit = node->flags & TI_HAS_PERMIT;
     node->status = (uint8_t)status;
-    send_events(worker, run, step);
-    if (permit)
-        hand_over_permit(worker, run);
+    give_permits_back(worker, node);
+    run->executor->finished(worker, run, step);
     worker->tally++;
 }
 
@@ -188,12 +154,27 @@ static void offer(ti_worker *worker, const ti_run *run, uint32_t index)
 
 static bool admit(ti_run *run, ti_node *node)
 {
-    if (!run->permits || node->flags & TI_HAS_PERMIT)
-        return true;
-    if (!ti_permits_acquire(run->permits, node))
-        return false;
-    node->flags |= TI_HAS_PERMIT;
-    return true;
+    return !run->bounded || node->flags & TI_HAS_PERMIT ||
+           ti_limits_acquire(run->program->limits, node);
+}
+
+/* A call with a timeout: numbered, and with a deadline that the control loop watches. */
+static void arm(ti_worker *worker, const ti_task *task)
+{
+    uint64_t deadline = worker->task_began + task->run->plan->timeouts[task->index];
+    ti_store_sc(&worker->call, ti_load_relaxed(&worker->call) + 1);
+    ti_store_sc(&worker->deadline, deadline);
+    ti_control_expect(&worker->engine->control, deadline);
+}
+
+/* The call is over; true: it took too long. */
+static bool disarm(ti_worker *worker)
+{
+    uint64_t call = ti_load_relaxed(&worker->call);
+    ti_store_sc(&worker->deadline, 0);
+    bool late = ti_load_sc(&worker->interrupted) == call;
+    ti_store_sc(&worker->call, call + 1);
+    return late;
 }
 
 /* True: its callback is to be called. False: it has finished, or waits for a permit. */
@@ -204,6 +185,7 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
     if (worker->tally_run != run) {
         fold(worker);
         worker->tally_run = run;
+        ti_store_relaxed(&worker->running, run);
     }
     node->payload = NULL; /* it was `next` while the node was queued */
     read_slots(run, node, step);
@@ -216,7 +198,7 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
         return false;
     offer(worker, run, index);
     node->status = TI_RUNNING;
-    node->attempts = 1;
+    node->attempts++;
     worker->task = (ti_task){
         .run = run,
         .node = node,
@@ -226,8 +208,20 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
         .payload = ti_run_value(run, node->source),
     };
     if (run->timed)
-        worker->task_began = uv_hrtime();
+        worker->task_began = ti_now();
+    if (step->flags & TI_STEP_TIMEOUT)
+        arm(worker, &worker->task);
+    worker->serves = true;
     return true;
+}
+
+/* A node that another backend has to serve is the next to be taken. */
+static void leave_for_later(ti_worker *worker, ti_node *node)
+{
+    worker->serving = node->run->plan->steps[node - node->run->nodes].backend;
+    if (node->run->executor->queue)
+        node->run->executor->queue(node);
+    worker->hot = node;
 }
 
 const ti_task *ti_worker_next(ti_worker *worker)
@@ -235,9 +229,11 @@ const ti_task *ti_worker_next(ti_worker *worker)
     ti_node *node;
     while ((node = take(worker))) {
         const ti_run *run = node->run;
+        if (run->executor->take)
+            node = run->executor->take(node);
         uint32_t index = (uint32_t)(node - run->nodes);
         if (run->plan->steps[index].backend != worker->serving) {
-            worker->hot = node;
+            leave_for_later(worker, node);
             return NULL;
         }
         if (begin(worker, node, index))
@@ -263,7 +259,7 @@ static void learn(ti_program *program, uint32_t index, uint64_t elapsed)
 static void note_time(ti_worker *worker)
 {
     const ti_task *task = &worker->task;
-    uint64_t now = uv_hrtime(), began = task->run->began;
+    uint64_t now = ti_now(), began = task->run->began;
     learn(task->run->program, task->index, now - worker->task_began);
     if (task->run->profile)
         task->run->times[task->index] = (ti_times){
@@ -273,24 +269,101 @@ static void note_time(ti_worker *worker)
         };
 }
 
-/* A run that was told to stop while the callback ran: whatever that returned is dropped. */
-static void abandon(ti_worker *worker, ti_value *payload, ti_value *metadata)
+/* What every answer begins with; true: the call took too long. */
+static bool end_call(ti_worker *worker)
 {
     const ti_task *task = &worker->task;
+    worker->serves = false;
+    if (task->run->timed)
+        note_time(worker);
+    return task->step->flags & TI_STEP_TIMEOUT && disarm(worker);
+}
+
+/* Trips fail_fast. */
+static void trip(ti_worker *worker, ti_run *run)
+{
+    unsigned char go = TI_GO;
+    if (run->plan->failure_strategy == TI_FAIL_FAST && ti_cas_sc(&run->stop, &go, TI_STOP_FAILED))
+        ti_engine_enforce(worker->engine, worker);
+}
+
+static bool has_attempts(const ti_task *task)
+{
+    return task->step->flags & TI_STEP_RETRY &&
+           task->node->attempts <= task->run->plan->retries[task->index].max;
+}
+
+static bool stopped(const ti_run *run)
+{
+    return ti_load_relaxed(&run->stop) != TI_GO;
+}
+
+/* The attempt has failed, and the control loop makes the node ready again when it is due. */
+static void try_again(ti_worker *worker, ti_error *error)
+{
+    const ti_task *task = &worker->task;
+    ti_attempts *attempts = &task->run->attempts[task->index];
+    uint32_t made = task->node->attempts;
+    attempts->errors = ti_error_chain(error, attempts->errors, made);
+    attempts->due =
+        ti_now() + ti_backoff(&task->run->plan->retries[task->index], task->index, made);
+    task->node->status = TI_READY;
+    give_permits_back(worker, task->node);
+    ti_control_delay(&worker->engine->control, attempts);
+}
+
+static void settle_failure(ti_worker *worker, ti_error *error, bool retryable)
+{
+    const ti_task *task = &worker->task;
+    ti_node *node = task->node;
+    if (retryable && has_attempts(task) && !stopped(task->run)) {
+        try_again(worker, error);
+        return;
+    }
+    trip(worker, task->run);
+    unsigned char stop = ti_load_relaxed(&task->run->stop);
+    if (stop == TI_STOP_CANCELLED || stop == TI_STOP_TIMEOUT) { /* that is the outcome then */
+        ti_error_free(error);
+        finish(worker, node, task->step, TI_CANCELLED);
+        return;
+    }
+    ti_error *before = NULL;
+    if (task->run->attempts) {
+        before = task->run->attempts[task->index].errors;
+        task->run->attempts[task->index].errors = NULL;
+    }
+    node->error = ti_error_chain(error, before, node->attempts);
+    node->root = task->index;
+    finish(worker, node, task->step, TI_FAILED);
+}
+
+static void time_out(ti_worker *worker)
+{
+    const ti_task *task = &worker->task;
+    double seconds = (double)task->run->plan->timeouts[task->index] / 1e9;
+    settle_failure(worker, ti_error_format(TI_E_TIMEOUT, "it took longer than %g s", seconds),
+                   true);
+}
+
+/* Whatever a callback returned that was told to stop is dropped. */
+static void drop(const ti_task *task, ti_value *payload, ti_value *metadata)
+{
     if (task->step->intent == TI_TRANSFORM && payload != task->payload)
         ti_value_release(payload);
     ti_value_release(metadata);
-    finish(worker, task->node, task->step, TI_CANCELLED);
 }
 
 void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata)
 {
     const ti_task *task = &worker->task;
     ti_node *node = task->node;
-    if (task->run->timed)
-        note_time(worker);
-    if (ti_load_relaxed(&task->run->stop)) {
-        abandon(worker, payload, metadata);
+    bool late = end_call(worker);
+    if (late || stopped(task->run)) {
+        drop(task, payload, metadata);
+        if (stopped(task->run))
+            finish(worker, node, task->step, TI_CANCELLED);
+        else
+            time_out(worker);
         return;
     }
     if (task->step->intent == TI_TRANSFORM) {
@@ -307,45 +380,76 @@ void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
     finish(worker, node, task->step, TI_COMPLETED);
 }
 
-/* Trips fail_fast. False: the run was cancelled before, and that is the outcome. */
-static bool trip(ti_run *run)
-{
-    unsigned char stop = TI_GO;
-    if (run->plan->failure_strategy == TI_FAIL_FAST)
-        ti_cas_sc(&run->stop, &stop, TI_STOP_FAILED);
-    return ti_load_relaxed(&run->stop) != TI_STOP_CANCELLED;
-}
-
-void ti_worker_fail(ti_worker *worker, ti_error *error)
+void ti_worker_skip(ti_worker *worker)
 {
     const ti_task *task = &worker->task;
-    ti_node *node = task->node;
-    if (task->run->timed)
-        note_time(worker);
-    if (!trip(task->run)) {
-        ti_error_free(error);
-        finish(worker, node, task->step, TI_CANCELLED);
+    bool late = end_call(worker);
+    task->node->attempts--; /* its callback was not called */
+    if (stopped(task->run))
+        finish(worker, task->node, task->step, TI_CANCELLED);
+    else if (late)
+        time_out(worker);
+    else
+        finish(worker, task->node, task->step, TI_SKIPPED);
+}
+
+void ti_worker_stop(ti_worker *worker)
+{
+    bool late = end_call(worker);
+    if (late && !stopped(worker->task.run))
+        time_out(worker);
+    else
+        finish(worker, worker->task.node, worker->task.step, TI_CANCELLED);
+}
+
+void ti_worker_fail(ti_worker *worker, ti_error *error, bool retryable)
+{
+    if (!end_call(worker)) {
+        settle_failure(worker, error, retryable);
         return;
     }
-    node->error = error;
-    node->root = task->index;
-    finish(worker, node, task->step, TI_FAILED);
+    ti_error_free(error);
+    time_out(worker);
+}
+
+bool ti_worker_may_retry(const ti_worker *worker)
+{
+    return has_attempts(&worker->task) && !stopped(worker->task.run);
+}
+
+bool ti_worker_must_stop(ti_worker *worker)
+{
+    return worker->serves &&
+           (stopped(worker->task.run) ||
+            (worker->task.step->flags & TI_STEP_TIMEOUT &&
+             ti_load_relaxed(&worker->interrupted) == ti_load_relaxed(&worker->call)));
+}
+
+double ti_worker_time_left(const ti_worker *worker)
+{
+    uint64_t deadline = ti_load_relaxed(&worker->task.run->deadline), now = ti_now();
+    if (worker->task.step->flags & TI_STEP_TIMEOUT) {
+        uint64_t own = ti_load_relaxed(&worker->deadline);
+        deadline = deadline && deadline < own ? deadline : own;
+    }
+    if (!deadline)
+        return -1;
+    return deadline > now ? (double)(deadline - now) / 1e9 : 0;
 }
 
 void ti_worker_enter(ti_worker *worker, ti_run *run)
 {
+    ti_worker_ready(worker, &run->nodes[0]);
     for (uint32_t i = run->plan->entries; i > 1; i--)
-        push(worker, &run->nodes[i - 1]);
-    ready(worker, &run->nodes[0]);
+        ti_worker_ready(worker, &run->nodes[i - 1]);
 }
 
 void ti_worker_drain(ti_worker *worker)
 {
     ti_node *node;
     while ((node = take(worker))) {
-        const ti_run *run = node->run;
         worker->hot = node;
-        worker->serving = run->plan->steps[node - run->nodes].backend;
+        worker->serving = node->run->plan->steps[node - node->run->nodes].backend;
         ti_engine_backend(worker->engine, worker->serving)
             ->serve(worker->contexts[worker->serving], worker);
     }
@@ -359,7 +463,7 @@ static void take_over(ti_worker *worker, ti_node *node)
 {
     while (node) {
         ti_node *next = node->next;
-        push(worker, node);
+        ti_worker_push(worker, node);
         node = next;
     }
 }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* A worker: a seat in the engine, with one context per backend (a Lua state) and a deque. Any thread
- * may sit down, one at a time: the engine's own, or one that waits for its run. */
+/* A worker: a seat in the engine, with one context per backend (a Lua state) and a deque. Any
+ * thread may sit down, one at a time: the engine's own, or one that waits for its run. */
 #ifndef TI_WORKER_H
 #define TI_WORKER_H
 
 #include "engine/backend.h"
 #include "engine/deque.h"
+#include "engine/executor.h"
+
+#include <uv.h>
 
 struct ti_worker {
-    struct ti_engine *engine; /* [const] */
-    uint32_t index;           /* [const] */
+    struct ti_engine *engine;         /* [const] */
+    uint32_t index;                   /* [const] */
     void *contexts[TI_MOST_BACKENDS]; /* [const] what they point to: [seat] */
 
     /* [seat] only the thread that sits here */
@@ -22,19 +25,52 @@ struct ti_worker {
     size_t tally_bytes; /* what they made, likewise */
     ti_run *guest;      /* the only run that the thread here works for, or NULL: any */
     uint32_t random;
-    uint64_t task_began;
+    uint64_t task_began; /* when timed */
     ti_task task;
+    bool serves;             /* between begin and the answer */
+    struct ti_worker *outer; /* the seat of another engine that this thread sits in, further out */
+
+    /* [atomic] what runs here, for those who may have to stop it. A call with a timeout has an odd
+     * number; it is over when `interrupted` is that number, or when its run is told to stop. */
+    _Atomic(ti_run *) running;
+    atomic_uint_fast64_t call, interrupted, deadline;
+
+    uv_thread_t thread;     /* who sits here; while `reachable` */
+    atomic_uchar reachable; /* [atomic] */
+    atomic_uint kicking;    /* [atomic] threads that are about to use `thread` */
 
     _Alignas(TI_CACHE_LINE) atomic_uchar seated; /* [atomic] somebody sits here */
     atomic_uint claims;  /* [atomic] callers that wait for this seat; nobody else sits down */
     atomic_uchar offers; /* [atomic] written by [seat]: stealing here pays */
 
-    atomic_uint forgetful;       /* [atomic] how many keys wait in `forget` */
-    uint64_t *forget;            /* [lock:engine] programs that are gone */
-    uint32_t forget_capacity;    /* [lock:engine] */
+    atomic_uint forgetful;    /* [atomic] how many keys wait in `forget` */
+    uint64_t *forget;         /* [lock:engine] programs that are gone */
+    uint32_t forget_capacity; /* [lock:engine] */
 
     ti_deque deque; /* pop, push: [seat]; steal: any */
 };
+
+/* Queues a ticket here; what the ring has no room for is kept aside. */
+static inline void ti_worker_push(ti_worker *worker, ti_node *node)
+{
+    if (!ti_deque_push(&worker->deque, node)) {
+        node->next = worker->overflow;
+        worker->overflow = node;
+        worker->overflows++;
+    }
+}
+
+/* A node is ready: the newest ready processor goes first and is not queued at all. */
+static inline void ti_worker_ready(ti_worker *worker, ti_node *node)
+{
+    node->status = TI_READY;
+    if (node->run->executor->queue)
+        node->run->executor->queue(node);
+    if (worker->hot)
+        ti_worker_push(worker, node);
+    else
+        worker->hot = node;
+}
 
 /* Makes the entry points of a run that has not started ready here. */
 void ti_worker_enter(ti_worker *worker, ti_run *run);
@@ -42,8 +78,8 @@ void ti_worker_enter(ti_worker *worker, ti_run *run);
 /* Runs ready work of this worker until there is none. */
 void ti_worker_drain(ti_worker *worker);
 
-/* Looks for work elsewhere, for a few microseconds; true: there is something to drain. A guest finds
- * only what belongs to its own run, and stops looking when that has settled. */
+/* Looks for work elsewhere, for a few microseconds; true: there is something to drain. A guest
+ * finds only what belongs to its own run, and stops looking when that has settled. */
 bool ti_worker_find(ti_worker *worker);
 
 #endif

@@ -147,7 +147,9 @@ function Packer:encode(value, trail)
   return value
 end
 
---- The bundle for a list of declared processors, and the problems there are.
+local fields = { "run", "when", "setup", "options", "retry_when" }
+
+--- The bundle for a list of processors as declare.functions makes it, and the problems there are.
 function M.pack(items)
   local origin_of, module_of = index_modules()
   local packer = setmetatable({
@@ -156,11 +158,10 @@ function M.pack(items)
     problems = {}, identify = join.identifier(), origin_of = origin_of, module_of = module_of,
   }, Packer)
   for index, item in ipairs(items) do
-    local body = type(item.body) == "table" and item.body or {}
-    local packed = { id = item.id }
+    local packed = { id = item.id, timed = item.timed }
     packer.processor = index
-    for _, field in ipairs { "run", "setup", "options" } do
-      packed[field] = packer:encode(body[field], { field .. ":" })
+    for _, field in ipairs(fields) do
+      packed[field] = packer:encode(item[field], { field:gsub("_", ".") .. ":" })
     end
     packer.bundle.processors[index] = packed
   end
@@ -175,7 +176,7 @@ local function by_name(module, field)
   return value
 end
 
---- The processors of a bundle, as a list of { id, run, setup, options }.
+--- The processors of a bundle, as they were.
 function M.unpack(bundle)
   local functions = join.load(bundle.functions, #bundle.cells)
   local tables = {}
@@ -198,10 +199,8 @@ function M.unpack(bundle)
   end
   local processors = {}
   for i, packed in ipairs(bundle.processors) do
-    processors[i] = {
-      id = packed.id,
-      run = decode(packed.run), setup = decode(packed.setup), options = decode(packed.options),
-    }
+    processors[i] = { id = packed.id, timed = packed.timed }
+    for _, field in ipairs(fields) do processors[i][field] = decode(packed[field]) end
   end
   return processors
 end

@@ -13,7 +13,7 @@ Dag.__name = "tidemill.declaration"
 Processor.__name = "tidemill.processor"
 
 local failure_strategies = { "fail_fast", "continue_on_error", "best_effort" }
-local strategies = { "reactive" }
+local strategies = { "reactive", "work_queue", "level" }
 
 local function contains(list, value)
   for _, item in ipairs(list) do
@@ -100,19 +100,48 @@ local function positive_integer(value)
   end
 end
 
-local function id_or_ids(value)
-  if type(value) == "string" then return nil end
-  if type(value) ~= "table" then
-    return "must be an id or a list of ids, but it is " .. kind(value)
-  end
-  for key, item in pairs(value) do
-    if type(key) ~= "number" then
-      return ("must be a list of ids, but it has the key %q"):format(tostring(key))
-    elseif type(item) ~= "string" then
-      return ("must be a list of ids, but item %s is %s"):format(tostring(key), kind(item))
-    elseif key ~= 1 and value[key - 1] == nil then
-      return ("must be a list of ids, but it has a hole before item %s"):format(tostring(key))
+local function one_or_more(what)
+  local list = ("must be a list of %ss, but "):format(what)
+  return function(value)
+    if type(value) == "string" then return nil end
+    if type(value) ~= "table" then
+      return ("must be a %s or a list of %ss, but it is %s"):format(what, what, kind(value))
     end
+    for key, item in pairs(value) do
+      if type(key) ~= "number" then
+        return list .. ("it has the key %q"):format(tostring(key))
+      elseif type(item) ~= "string" then
+        return list .. ("item %s is %s"):format(tostring(key), kind(item))
+      elseif key ~= 1 and value[key - 1] == nil then
+        return list .. ("it has a hole before item %s"):format(tostring(key))
+      end
+    end
+  end
+end
+
+local MOST_SECONDS = 1e9
+
+local function number_in(least, most, what)
+  return function(value)
+    if type(value) ~= "number" then return "must be a number, but it is " .. kind(value) end
+    if not (value >= least and value <= most) then
+      return ("must be %s, but it is %s"):format(what, tostring(value))
+    end
+  end
+end
+
+local function timeout(value)
+  return number_in(1e-9, MOST_SECONDS, "a positive number of seconds")(value)
+end
+
+local function counts(value)
+  if type(value) ~= "table" then return "must be a table, but it is " .. kind(value) end
+  for name, count in pairs(value) do
+    if type(name) ~= "string" then
+      return ("must have names as keys, but it has %s"):format(tostring(name))
+    end
+    local problem = positive_integer(count)
+    if problem then return (".%s %s"):format(name, problem) end
   end
 end
 
@@ -120,19 +149,43 @@ local function plain_table(value)
   return a "table" (value) or core.why_not(value, "options")
 end
 
+local retry_keys = {
+  max = positive_integer,
+  backoff = number_in(0, MOST_SECONDS, "a number of seconds"),
+  factor = number_in(1, 1e6, "a factor from 1 on"),
+  max_backoff = number_in(0, MOST_SECONDS, "a number of seconds"),
+  jitter = number_in(0, 1, "between 0 and 1"),
+  seed = number_in(-2 ^ 53, 2 ^ 53, "a number"),
+  when = a "function",
+}
+
+local function retry_plan(value)
+  if type(value) ~= "table" then return "must be a table, but it is " .. kind(value) end
+  local problems = {}
+  M.check_keys(value, retry_keys, function(text) problems[#problems + 1] = text end)
+  if value.max == nil then problems[#problems + 1] = "has no max" end
+  return problems[1] and "is wrong: " .. table.concat(problems, "; ")
+end
+
 local dag_keys = {
   name = a "string",
   strategy = one_of(strategies),
   failure_strategy = one_of(failure_strategies),
   max_concurrency = positive_integer,
+  timeout = timeout,
+  limits = counts,
   profile = a "boolean",
 }
 
 local processor_keys = {
   run = a "function",
+  when = a "function",
   setup = a "function",
-  depends_on = id_or_ids,
+  depends_on = one_or_more "id",
   payload_from = a "string",
+  uses = one_or_more "limit",
+  timeout = timeout,
+  retry = retry_plan,
   options = plain_table,
 }
 
@@ -152,7 +205,7 @@ local function unknown(key, known)
 end
 
 -- Checks the named keys of `fields`; `report` gets each problem. Array items are skipped.
-local function check_keys(fields, known, report, skip_items)
+function M.check_keys(fields, known, report, skip_items)
   for _, key in ipairs(sorted_keys(fields)) do
     local check = known[key]
     if check then
@@ -177,6 +230,29 @@ local function is_string(value)
   return type(value) == "string" and value or nil
 end
 
+-- With defaults, and without its function.
+local function describe_retry(retry)
+  if retry == nil or retry_plan(retry) then return nil end
+  return {
+    max = retry.max, backoff = retry.backoff or 0, factor = retry.factor or 2,
+    max_backoff = retry.max_backoff or MOST_SECONDS, jitter = retry.jitter or 0,
+    seed = retry.seed or 0,
+  }
+end
+
+-- The named counts as a list by name, so that equal declarations are equal lists.
+local function describe_limits(limits)
+  local list = {}
+  if limits == nil or counts(limits) then return list end
+  for name, count in pairs(limits) do list[#list + 1] = { name = name, count = count } end
+  table.sort(list, function(x, y) return x.name < y.name end)
+  return list
+end
+
+local function unless(check, value)
+  if value ~= nil and not check(value) then return value end
+end
+
 -- What travels of a processor.
 local function describe_processor(item, index)
   local body = type(item.body) == "table" and item.body or {}
@@ -185,6 +261,10 @@ local function describe_processor(item, index)
     intent = item.intent,
     depends_on = list_of(body.depends_on),
     payload_from = is_string(body.payload_from),
+    uses = list_of(body.uses),
+    timeout = unless(timeout, body.timeout),
+    retry = describe_retry(body.retry),
+    conditional = type(body.when) == "function",
     options = not plain_table(body.options) and body.options or nil,
     where = item.where,
   }
@@ -202,7 +282,7 @@ local function check_processor(item, report)
   elseif type(item.body) ~= "table" then
     report(("needs a function or a table, but it got %s"):format(kind(item.body or nil)))
   else
-    check_keys(item.body, processor_keys, report)
+    M.check_keys(item.body, processor_keys, report)
     if item.body.run == nil then report "has no run function" end
   end
 end
@@ -225,7 +305,7 @@ function M.describe(dag)
   local function report(index)
     return function(text) problems[#problems + 1] = { processor = index, text = text } end
   end
-  check_keys(fields, dag_keys, report(nil), true)
+  M.check_keys(fields, dag_keys, report(nil), true)
   local count, last = count_items(fields)
   if count ~= last then
     report(nil)(("the list of processors has a hole: %d items, the last one at %s")
@@ -243,16 +323,34 @@ function M.describe(dag)
         :format(i, kind(item)))
     end
   end
-  local strategy = fields.failure_strategy
+  local limits = describe_limits(fields.limits)
+  if #limits > 64 then report(nil)("limits has more than 64 entries") end
   return {
     name = is_string(fields.name),
-    failure_strategy = contains(failure_strategies, strategy) and strategy or "fail_fast",
-    max_concurrency = not positive_integer(fields.max_concurrency or 1) and fields.max_concurrency
-      or nil,
+    failure_strategy = unless(one_of(failure_strategies), fields.failure_strategy) or "fail_fast",
+    strategy = unless(one_of(strategies), fields.strategy) or "reactive",
+    max_concurrency = unless(positive_integer, fields.max_concurrency),
+    timeout = unless(timeout, fields.timeout),
+    limits = limits,
     profile = fields.profile == true,
     where = dag.where,
     processors = processors,
   }, items, problems
+end
+
+-- What a worker keeps of a processor besides its options.
+local function functions_of(item)
+  local body = type(item.body) == "table" and item.body or {}
+  return {
+    id = item.id, run = body.run, when = body.when, setup = body.setup, options = body.options,
+    retry_when = type(body.retry) == "table" and body.retry.when or nil, timed = body.timeout ~= nil,
+  }
+end
+
+function M.functions(items)
+  local list = {}
+  for i, item in ipairs(items) do list[i] = functions_of(item) end
+  return list
 end
 
 --- One line for a problem of a description.

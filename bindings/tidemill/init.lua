@@ -20,31 +20,42 @@ local function misuse(message, ...)
   error(message:format(...), 4)
 end
 
+local preempt_modes = { signal = "signal", hook = "hook", [false] = "none" }
+
+local option_checks = {
+  workers = function(value)
+    if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > core.most_workers then
+      return ("must be a whole number from 1 to %d"):format(core.most_workers)
+    end
+  end,
+  preempt = function(value)
+    if not preempt_modes[value] then return 'must be "signal", "hook" or false' end
+  end,
+}
+
 local function check_options(options)
   if type(options) ~= "table" then
     misuse("tm.engine takes a table of options, but it got a %s", type(options))
   end
-  for key in pairs(options) do
-    if key ~= "workers" then
-      local near = type(key) == "string" and core.nearest(key, { "workers" })
+  for key, value in pairs(options) do
+    local check = option_checks[key]
+    if not check then
+      local near = type(key) == "string" and core.nearest(key, { "preempt", "workers" })
       misuse("unknown option '%s' (%s)", tostring(key),
-        near and ("did you mean '%s'?"):format(near) or "there is workers")
+        near and ("did you mean '%s'?"):format(near) or "there are preempt and workers")
     end
+    local problem = check(value)
+    if problem then misuse("%s %s, but it is %s", key, problem, tostring(value)) end
   end
-  local workers = options.workers
-  if workers == nil then return core.default_workers() end
-  if type(workers) ~= "number" or workers % 1 ~= 0 or workers < 1 or workers > core.most_workers then
-    misuse("workers must be a whole number from 1 to %d, but it is %s", core.most_workers,
-      tostring(workers))
-  end
-  return workers
 end
 
 --- An engine with its own workers, each with its own Lua state, which searches modules where this one
 -- does. Raises for a bad option; nil and an error when the states cannot be made.
 function M.engine(options)
-  local workers = check_options(options == nil and {} or options)
-  return core.engine(workers, package.path, package.cpath)
+  options = options == nil and {} or options
+  check_options(options)
+  return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
+    options.preempt == nil and "auto" or preempt_modes[options.preempt])
 end
 
 -- Equal as plain data.
@@ -84,7 +95,8 @@ local function compile(engine, key, label, description, problems)
   if #all > 0 then return invalid(label, description, all) end
   local fields = core.fields(dag)
   fields.name, fields.failure_strategy = description.name, description.failure_strategy
-  fields.processors = {}
+  fields.strategy = description.strategy
+  fields.engine, fields.processors = engine, {}
   for i, it in ipairs(description.processors) do
     fields.processors[i] =
       { id = it.id, intent = it.intent, depends_on = it.depends_on, rank = more[i] }
@@ -153,7 +165,7 @@ function Engine:dag(declaration)
   local key = core.new_key()
   local description, items, problems = declare.describe(declaration)
   local label = description.name or "dag"
-  local bundle, more = carry.pack(items)
+  local bundle, more = carry.pack(declare.functions(items))
   append(problems, more)
   local dag, err = compile(self, key, label, description, problems)
   if not dag then return nil, err end
@@ -162,6 +174,34 @@ function Engine:dag(declaration)
   if ok then ok, err = in_every_worker(self, 1, label, "commit", key) end
   if not ok then return nil, err end
   return dag
+end
+
+local Dag = core.methods_of "tidemill.dag"
+
+--- Starts a run and returns at once: dag:start(payload, options?, callback?). `callback(err, result)` is
+-- called by engine:step once the run has settled, with what run:wait would return.
+function Dag:start(payload, options, callback)
+  if type(options) == "function" and callback == nil then options, callback = nil, options end
+  local run, handle = core.start(self, payload, options, callback ~= nil)
+  if not run or callback == nil then return run, not run and handle or nil end
+  local fields = core.fields(core.fields(self).engine)
+  fields.pending = fields.pending or {}
+  fields.pending[handle] = { run = run, callback = callback }
+  return run
+end
+
+--- Calls back for every run that has settled since; returns how many. What a callback raises comes out
+-- here, and the rest wait for the next step.
+function Engine:step()
+  local fields, count = core.fields(self), 0
+  for handle in core.next_settled, self do
+    local entry = fields.pending[handle]
+    fields.pending[handle] = nil
+    count = count + 1
+    local result, err = entry.run:wait()
+    entry.callback(err, result)
+  end
+  return count
 end
 
 return M

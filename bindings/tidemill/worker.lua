@@ -6,8 +6,11 @@ local declare = require "tidemill.declare"
 
 local M = {}
 
--- By key, lists of callbacks with lists of their options and states. C reads them.
+-- By key, lists of callbacks, with lists of what else a processor has beside them. C reads them.
 M.programs = {}
+
+-- "signal", "hook", "none" or "auto": how callbacks are stopped. Set by C.
+M.preempt = "none"
 
 local drafts = {} -- by key: loaded, but not committed yet
 
@@ -43,12 +46,7 @@ function M.load(key, path)
       :format(path, dag == nil and "nothing" or "a " .. type(dag)), 0)
   end
   local description, items, problems = declare.describe(dag)
-  local processors = {}
-  for i, item in ipairs(items) do
-    local body = type(item.body) == "table" and item.body or {}
-    processors[i] = { id = item.id, run = body.run, setup = body.setup, options = body.options }
-  end
-  drafts[key] = processors
+  drafts[key] = declare.functions(items)
   return { description = description, problems = problems }
 end
 
@@ -64,12 +62,25 @@ local function set_up(processor)
   error(("processor '%s': setup: %s"):format(processor.id, tostring(not ok and state or why)), 0)
 end
 
+local jit = rawget(_G, "jit") -- luacheck: ignore 113
+
+-- LuaJIT looks at no hook in a compiled loop: what must be stoppable is kept out of the compiler.
+local function keep_stoppable(processor)
+  if not jit or M.preempt == "none" then return end
+  if M.preempt ~= "auto" then jit.off() end
+  if not processor.timed then return end
+  for _, fn in pairs { processor.run, processor.when } do jit.off(fn, true) end
+end
+
 --- Runs every setup and keeps the callbacks for the runs to come.
 function M.commit(key)
-  local program = { options = {}, states = {} }
+  local program = { options = {}, states = {}, conditions = {}, retries = {} }
   for i, processor in ipairs(drafts[key]) do
+    keep_stoppable(processor)
     program[i] = processor.run
     program.options[i] = processor.options
+    program.conditions[i] = processor.when
+    program.retries[i] = processor.retry_when
     if processor.setup then program.states[i] = set_up(processor) end
   end
   drafts[key] = nil

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/* Stopping a callback that runs. A hook raises in it, again and again (pcall cannot swallow that),
+ * as long as the engine says that the current call must stop; a hook that finds otherwise is stale
+ * and goes. Under "signal" there is no hook until a signal handler of the worker's own thread sets
+ * one; under "hook" there always is one.
+ *
+ * Hooks belong to coroutines (in LuaJIT to the state), so the coroutine that runs is tracked:
+ * worker states have their own coroutine.resume and wrap. A message handler of xpcall may run where
+ * hooks do not, so it is not called for a stop. */
+#include "bindings/state.h"
+
+#define EVERY 1000 /* instructions, under "hook" */
+
+static const int stop_mask = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT;
+static const char mode_key = 0;
+
+static bool must_stop(const ti_state *state)
+{
+    return state && state->stoppable && ti_worker_must_stop(state->serving);
+}
+
+static ti_preempt mode_of(lua_State *L)
+{
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&mode_key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    ti_preempt mode = (ti_preempt)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return mode;
+}
+
+static void hook(lua_State *L, lua_Debug *activation)
+{
+    (void)activation;
+    if (must_stop(ti_state_of(L))) {
+        lua_sethook(L, hook, stop_mask, 1);
+        luaL_error(L, "stopped by the engine");
+    } else if (mode_of(L) == TI_PREEMPT_HOOK) {
+        lua_sethook(L, hook, LUA_MASKCOUNT, EVERY);
+    } else {
+        lua_sethook(L, NULL, 0, 0);
+    }
+}
+
+void ti_stop_interrupt(ti_state *state)
+{
+    if (!must_stop(state))
+        return;
+    lua_sethook(state->L, hook, stop_mask, 1);
+    if (state->running != state->L)
+        lua_sethook(state->running, hook, stop_mask, 1);
+}
+
+/* coroutine.resume. Upvalue: the original. */
+static int resume(lua_State *L)
+{
+    ti_state *state = ti_state_of(L);
+    lua_State *outer = state->running, *inner = lua_tothread(L, 1);
+    int arguments = lua_gettop(L);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    if (inner)
+        state->running = inner;
+    lua_call(L, arguments, LUA_MULTRET);
+    state->running = outer;
+    return lua_gettop(L);
+}
+
+/* What coroutine.wrap returns. Upvalues: the coroutine, `resume`, coroutine.close or nil. */
+static int wrapped(lua_State *L)
+{
+    int arguments = lua_gettop(L);
+    luaL_checkstack(L, 4, "too many arguments");
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_insert(L, 1);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 2);
+    lua_call(L, arguments + 1, LUA_MULTRET);
+    if (lua_toboolean(L, 1))
+        return lua_gettop(L) - 1;
+    lua_settop(L, 2);
+    if (!lua_isnil(L, lua_upvalueindex(3))) {
+        lua_pushvalue(L, lua_upvalueindex(3));
+        lua_pushvalue(L, lua_upvalueindex(1));
+        if (lua_pcall(L, 1, 0, 0)) /* a dead one that has nothing to close */
+            lua_pop(L, 1);
+    }
+    if (lua_type(L, 2) == LUA_TSTRING) { /* as coroutine.wrap does: where it was called */
+        luaL_where(L, 1);
+        lua_insert(L, 2);
+        lua_concat(L, 2);
+    }
+    return lua_error(L);
+}
+
+/* coroutine.wrap. Upvalues: coroutine.create, `resume`, coroutine.close or nil. */
+static int wrap(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 1);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_pushvalue(L, lua_upvalueindex(3));
+    lua_pushcclosure(L, wrapped, 3);
+    return 1;
+}
+
+static void track_coroutines(lua_State *L)
+{
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "resume");
+    lua_pushcclosure(L, resume, 1);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "resume");
+    lua_getfield(L, -2, "create");
+    lua_insert(L, -2);
+    lua_getfield(L, -3, "close");
+    lua_pushcclosure(L, wrap, 3);
+    lua_setfield(L, -2, "wrap");
+    lua_pop(L, 1);
+}
+
+/* A message handler that keeps out of a stop. Upvalue: the script's own. */
+static int handle_message(lua_State *L)
+{
+    if (must_stop(ti_state_of(L)))
+        return 1;
+    lua_settop(L, 1);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+static int guard_handler(lua_State *L)
+{
+    lua_settop(L, 1);
+    lua_pushcclosure(L, handle_message, 1);
+    return 1;
+}
+
+/* In Lua, so that a coroutine may yield from within. */
+static const char xpcall_source[] = "local xpcall, guard = ...\n"
+                                    "return function(f, handler, ...)\n"
+                                    "  return xpcall(f, guard(handler), ...)\n"
+                                    "end\n";
+
+static void guard_xpcall(lua_State *L)
+{
+    if (luaL_loadbuffer(L, xpcall_source, sizeof xpcall_source - 1, "=xpcall"))
+        lua_error(L);
+    lua_getglobal(L, "xpcall");
+    lua_pushcfunction(L, guard_handler);
+    lua_call(L, 2, 1);
+    lua_setglobal(L, "xpcall");
+}
+
+void ti_stop_open(lua_State *L, ti_preempt mode)
+{
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&mode_key);
+    lua_pushinteger(L, mode);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    if (mode == TI_PREEMPT_NONE)
+        return;
+    track_coroutines(L);
+    guard_xpcall(L);
+    if (mode == TI_PREEMPT_HOOK)
+        lua_sethook(L, hook, LUA_MASKCOUNT, EVERY);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* reactive: a processor starts the moment its last dependency has finished. */
+#include <string.h>
+
+#include "engine/executor.h"
+#include "engine/worker.h"
+
+const ti_executor *const ti_executors[] = {
+    [TI_REACTIVE] = &ti_executor_reactive,
+    [TI_WORK_QUEUE] = &ti_executor_work_queue,
+    [TI_LEVEL] = &ti_executor_level,
+    NULL,
+};
+
+ti_strategy ti_strategy_named(const char *name)
+{
+    for (int i = 0; name && ti_executors[i]; i++)
+        if (strcmp(ti_executors[i]->name, name) == 0)
+            return (ti_strategy)i;
+    return TI_REACTIVE;
+}
+
+/* Delivers one event; true if it was the last the node waited for. A count of one can only be ours:
+ * then nobody else will touch it. */
+static bool deliver(ti_node *node)
+{
+    return ti_load_acquire(&node->pending) == 1 || ti_sub_acq_rel(&node->pending, 1) == 1;
+}
+
+void ti_executor_send_events(ti_worker *worker, ti_run *run, const ti_step *step)
+{
+    const uint32_t *dependent = run->plan->dependents + step[0].first_dependent;
+    const uint32_t *end = run->plan->dependents + step[1].first_dependent;
+    for (; dependent < end; dependent++) {
+        ti_node *node = &run->nodes[*dependent];
+        if (deliver(node))
+            ti_worker_ready(worker, node);
+    }
+}
+
+const ti_executor ti_executor_reactive = {
+    .name = "reactive",
+    .finished = ti_executor_send_events,
+};

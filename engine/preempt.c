@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/preempt.h"
+
+#ifndef _WIN32
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include "engine/engine.h"
+
+/* SIGURG: ignored unless somebody asks for it, passed on by debuggers, and no library lives on it.
+ * Who else has a handler for it is called when the signal is not ours. */
+#define SIGNAL SIGURG
+
+static struct sigaction before;
+
+/* The innermost worker that this thread sits at; a callback may run another engine. */
+static _Thread_local ti_worker *volatile innermost;
+
+static void handle(int number, siginfo_t *info, void *machine)
+{
+    int error = errno;
+    for (ti_worker *worker = innermost; worker; worker = worker->outer) {
+        const ti_backend *backend = ti_engine_backend(worker->engine, worker->serving);
+        if (worker->serves && backend->interrupt)
+            backend->interrupt(worker->contexts[worker->serving]);
+    }
+    if (!innermost && before.sa_flags & SA_SIGINFO && before.sa_sigaction)
+        before.sa_sigaction(number, info, machine);
+    else if (!innermost && !(before.sa_flags & SA_SIGINFO) && before.sa_handler != SIG_IGN &&
+             before.sa_handler != SIG_DFL)
+        before.sa_handler(number);
+    errno = error;
+}
+
+static void install(void)
+{
+    struct sigaction action = {.sa_sigaction = handle,
+                               .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGNAL, &action, &before);
+}
+
+bool ti_preempt_prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    return pthread_once(&once, install) == 0;
+}
+
+void ti_preempt_enter(ti_worker *worker)
+{
+    worker->outer = innermost;
+    worker->thread = uv_thread_self();
+    innermost = worker;
+    ti_store_sc(&worker->reachable, 1);
+}
+
+void ti_preempt_leave(ti_worker *worker)
+{
+    ti_store_sc(&worker->reachable, 0);
+    while (ti_load_sc(&worker->kicking)) /* `thread` is in use for a moment */
+        ti_relax();
+    innermost = worker->outer;
+}
+
+void ti_preempt_kick(ti_worker *worker)
+{
+    ti_add_sc(&worker->kicking, 1);
+    if (ti_load_sc(&worker->reachable))
+        pthread_kill(worker->thread, SIGNAL);
+    ti_sub_sc(&worker->kicking, 1);
+}
+
+#else
+
+bool ti_preempt_prepare(void)
+{
+    return false;
+}
+
+void ti_preempt_enter(struct ti_worker *worker)
+{
+    (void)worker;
+}
+
+void ti_preempt_leave(struct ti_worker *worker)
+{
+    (void)worker;
+}
+
+void ti_preempt_kick(struct ti_worker *worker)
+{
+    (void)worker;
+}
+
+#endif
