@@ -9,6 +9,9 @@
 #define FIRST_PATIENCE 1
 #define MOST_PATIENCE 50
 
+/* A watch ends after so many milliseconds with nothing to see. */
+#define MOST_QUIET 50
+
 atomic_uint_fast64_t ti_clock_offset;
 
 /* SplitMix64, after Steele, Lea and Flood (2014). */
@@ -74,6 +77,30 @@ ti_node *ti_control_flush(ti_control *control)
 
 static void on_timer(uv_timer_t *timer);
 
+/* True: look again in a millisecond. The last look of a watch comes after `watching` is cleared,
+ * for a worker that has just read it. */
+static bool watch(ti_control *control)
+{
+    bool watching = ti_load_sc(&control->watching);
+    if (!watching && control->quiet == 0)
+        return false;
+    bool seen = ti_engine_check_progress(control->engine);
+    control->quiet = seen ? 0 : control->quiet + 1;
+    if (seen && !watching)
+        ti_store_sc(&control->watching, 1);
+    if (control->quiet == MOST_QUIET)
+        ti_store_sc(&control->watching, 0);
+    if (control->quiet > MOST_QUIET)
+        control->quiet = 0;
+    return seen || control->quiet > 0;
+}
+
+void ti_control_begin_watch(ti_control *control)
+{
+    if (!ti_exchange_sc(&control->watching, 1))
+        ti_control_expect(control, 0);
+}
+
 /* All there is to do now; arms the timer for the rest. */
 static void look(ti_control *control)
 {
@@ -89,6 +116,8 @@ static void look(ti_control *control)
     } else {
         control->patience = FIRST_PATIENCE;
     }
+    if (watch(control))
+        next = earlier(next, now + 1000000);
     if (next == UINT64_MAX)
         return;
     uint64_t before = UINT64_MAX;

@@ -18,6 +18,8 @@ typedef struct ti_control {
     uv_async_t wake;       /* sent with the lock while started and not closing */
     uv_loop_t loop;        /* [loop] */
     uv_timer_t timer;      /* [loop] */
+    atomic_uchar watching; /* [atomic] it looks every millisecond whether workers get on */
+    uint32_t quiet;        /* [loop] how often in a row there was nothing to watch */
     uint64_t patience;     /* [loop] ms until it looks again whether all that must stop has */
     atomic_uint_fast64_t
         next; /* [atomic] when it looks again at the latest; UINT64_MAX: not by itself */
@@ -33,6 +35,10 @@ bool ti_control_ensure(ti_control *control);
 /* Something will be due at that time. Cheap when it looks by then anyway. Any thread. */
 void ti_control_expect(ti_control *control, uint64_t due);
 
+/* A worker keeps ready work to itself: watch whether it gets on. Costs a load when it is watched
+ * already, and the watch ends by itself when there is nothing to see. */
+static inline void ti_control_watch(ti_control *control);
+
 /* Makes a node ready again when it is due, or when its run is told to stop. Any thread. */
 void ti_control_delay(ti_control *control, ti_attempts *attempts);
 
@@ -43,6 +49,15 @@ ti_node *ti_control_flush(ti_control *control);
 /* Joins the thread; from then on there is none. */
 void ti_control_close(ti_control *control);
 void ti_control_free(ti_control *control);
+
+/* For ti_control_watch. */
+void ti_control_begin_watch(ti_control *control);
+
+static inline void ti_control_watch(ti_control *control)
+{
+    if (!ti_load_sc(&control->watching))
+        ti_control_begin_watch(control);
+}
 
 /* How long to wait after a number of attempts. The jitter is a function of the seed, the step and
  * the attempt alone. */

@@ -136,6 +136,13 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
     return worker;
 }
 
+/* Keeps the seat taken for good, though this thread does not sit there. */
+static void stand_by(ti_worker *worker)
+{
+    if (worker && worker->engine->preempt == TI_PREEMPT_SIGNAL)
+        ti_preempt_leave(worker);
+}
+
 void ti_engine_close(ti_engine *engine)
 {
     uv_mutex_lock(&engine->lock);
@@ -148,7 +155,7 @@ void ti_engine_close(ti_engine *engine)
     ti_store_sc(&engine->closing, 1);
     cancel_all(engine);
     uv_mutex_unlock(&engine->lock);
-    ti_engine_enforce(engine, NULL);
+    ti_engine_stop(engine, NULL);
     uv_mutex_lock(&engine->lock);
     while (ti_load_sc(&engine->in_flight) > 0)
         uv_cond_wait(&engine->changed, &engine->lock);
@@ -156,7 +163,7 @@ void ti_engine_close(ti_engine *engine)
     ti_control_close(&engine->control);
     ti_pool_close(&engine->pool);
     for (uint32_t i = 0; i < engine->workers; i++)
-        ti_engine_claim(engine, i);
+        stand_by(ti_engine_claim(engine, i));
     close_contexts(engine);
     for (ti_run *run; (run = ti_engine_next_settled(engine));)
         ti_run_release(run);
@@ -359,10 +366,13 @@ bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
     }
     uv_mutex_unlock(&engine->lock);
     ti_engine_queue(engine, ti_control_flush(&engine->control));
-    runs = runs && engine->preempt == TI_PREEMPT_SIGNAL;
-    if (runs)
+    return runs && engine->preempt == TI_PREEMPT_SIGNAL;
+}
+
+void ti_engine_stop(ti_engine *engine, const ti_worker *self)
+{
+    if (ti_engine_enforce(engine, self))
         ti_control_expect(&engine->control, ti_now() + 1000000);
-    return runs;
 }
 
 /* A run that is past its deadline, retained; or NULL. *next is when the next one is. */
@@ -420,6 +430,24 @@ uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late)
     for (uint32_t i = 0; i < engine->workers; i++)
         *late = check_call(engine, &engine->seats[i], now, &next) || *late;
     return next;
+}
+
+bool ti_engine_check_progress(ti_engine *engine)
+{
+    bool kept = false;
+    for (uint32_t i = 0; i < engine->workers; i++) {
+        ti_worker *worker = &engine->seats[i];
+        uint32_t progress = ti_load_relaxed(&worker->progress), seen = worker->seen;
+        worker->seen = progress;
+        if (ti_deque_count(&worker->deque) <= 0)
+            continue;
+        kept = true;
+        if (progress != seen)
+            continue;
+        ti_store_sc(&worker->offers, 1);
+        ti_pool_wake(&engine->pool);
+    }
+    return kept;
 }
 
 /* Leaves the entry points in the inbox for whoever comes. */

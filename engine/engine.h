@@ -99,12 +99,17 @@ static inline const ti_backend *ti_engine_backend(ti_engine *engine, uint32_t in
 
 /* Sees to runs that were told to stop: what waits (for a permit, a retry) is made ready, so that it
  * ends, and what runs is interrupted, except on the caller's own worker (or NULL). True: something
- * still runs that must stop, and the control loop will look again. */
+ * still runs that must stop. ti_engine_stop has the control loop look again then. */
 bool ti_engine_enforce(ti_engine *engine, const ti_worker *self);
+void ti_engine_stop(ti_engine *engine, const ti_worker *self);
 
 /* Tells what is past its deadline to stop, and sets *late if some callback is. Returns when the
  * next one is. Only the control loop calls it. */
 uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late);
+
+/* Makes the offer of a worker that has been in one callback since the last look while work waits
+ * behind it. True: some worker keeps work to itself. Only the control loop calls it. */
+bool ti_engine_check_progress(ti_engine *engine);
 
 /* Makes a chain of nodes ready, from any thread. NULL is fine. */
 void ti_engine_queue(ti_engine *engine, ti_node *chain);

@@ -14,7 +14,8 @@
 #include "engine/engine.h"
 #include "engine/limits.h"
 
-#define HEAVY_NS 10000u  /* a callback this long is worth waking a thread for what waits behind it \
+#define HEAVY_NS                                                                                   \
+    10000u               /* a callback this long is worth waking a thread for what waits behind it \
                           */
 #define OFFER_NS 100000u /* and so is this much light work */
 #define HEAVY_MEMORY 8   /* a heavy step is light again after this many light runs in a row */
@@ -150,6 +151,8 @@ static void offer(ti_worker *worker, const ti_run *run, uint32_t index)
         ti_store_sc(&worker->offers, wanted);
     if (wanted)
         ti_pool_wake(&worker->engine->pool);
+    else if (waiting && worker->engine->workers > 1)
+        ti_control_watch(&worker->engine->control);
 }
 
 static bool admit(ti_run *run, ti_node *node)
@@ -196,6 +199,7 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
     }
     if (!admit(run, node))
         return false;
+    ti_store_relaxed(&worker->progress, ti_load_relaxed(&worker->progress) + 1);
     offer(worker, run, index);
     node->status = TI_RUNNING;
     node->attempts++;
@@ -284,7 +288,7 @@ static void trip(ti_worker *worker, ti_run *run)
 {
     unsigned char go = TI_GO;
     if (run->plan->failure_strategy == TI_FAIL_FAST && ti_cas_sc(&run->stop, &go, TI_STOP_FAILED))
-        ti_engine_enforce(worker->engine, worker);
+        ti_engine_stop(worker->engine, worker);
 }
 
 static bool has_attempts(const ti_task *task)

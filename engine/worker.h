@@ -25,6 +25,9 @@ struct ti_worker {
     size_t tally_bytes; /* what they made, likewise */
     ti_run *guest;      /* the only run that the thread here works for, or NULL: any */
     uint32_t random;
+    atomic_uint
+        progress;  /* [atomic] written by [seat]: callbacks begun, for the control loop's watch */
+    uint32_t seen; /* [loop] what that was when it looked last */
     uint64_t task_began; /* when timed */
     ti_task task;
     bool serves;             /* between begin and the answer */
