@@ -296,7 +296,8 @@ describe("Garbage collection", function()
   it("may take an engine with a run in flight, which is then cancelled", function()
     local started, stopped = util.path ".started", util.path ".stopped"
     local function leave_running()
-      local dag = assert(tm.engine({ workers = 2, preempt = false }):dag(tm.dag { tm.transform("held", function(payload, ctx)
+      local engine = tm.engine { workers = 2, preempt = false }
+      local dag = assert(engine:dag(tm.dag { tm.transform("held", function(payload, ctx)
         io.open(started, "w"):close()
         local deadline = os.time() + 60
         repeat until ctx.cancelled() or os.time() > deadline
