@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs a Lua script that has, besides the usual, the table `bench`: a clock and the floor. The floor is
- * what calling the callbacks costs without any engine: one thread and one Lua state that for each call
- * pushes 32 bytes, calls under lua_pcall, reads the answer and copies it into a buffer from malloc. */
+/* Runs a Lua script that has, besides the usual, the table `bench`: a clock and the floor. The
+ * floor is what calling the callbacks costs without any engine: one thread and one Lua state that
+ * for each call pushes 32 bytes, calls under lua_pcall, reads the answer and copies it into a
+ * buffer from malloc. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -56,8 +57,7 @@ static int bench_floor(lua_State *L)
 
 int main(int count, char **arguments)
 {
-    static const luaL_Reg functions[] = {
-        {"now", bench_now}, {"floor", bench_floor}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"now", bench_now}, {"floor", bench_floor}, {NULL, NULL}};
     lua_State *L = luaL_newstate();
     luaL_openlibs(L);
     lua_newtable(L);
