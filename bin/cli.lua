@@ -11,16 +11,29 @@ local json = require "tidemill.json"
 local report = require "tidemill.report"
 
 local OK, FAILED, MISUSED = 0, 1, 2
-local MOST_WORKERS = 1024
+local MOST_WORKERS, MOST_RUNS, MOST_SECONDS = 1024, 1e6, 1e9
+
+-- The first is the one that the others are compared with.
+local STRATEGIES = { "reactive", "work_queue", "level" }
 
 local SEPARATOR = package.config:sub(1, 1)
 
-local RUN_HELP = [[
+local INPUT_HELP = [[
 Input:
    With --input the payload is that file's bytes, or standard input's for "-".
    Without it, standard input is read unless it is a terminal: then the DAG
    runs without a payload (nil).
 
+]]
+
+local STRATEGY_HELP = [[
+Strategies:
+   reactive starts a processor when its last dependency is done; work_queue too,
+   the longest way to go first; level waits for all of a rank before the next.
+
+]]
+
+local RUN_HELP = INPUT_HELP .. STRATEGY_HELP .. [[
 Formats:
    text      for people: payload, metadata, processors, shortened where long
    json      one object: payload, metadata, outcomes, failures, error, ok;
@@ -32,7 +45,8 @@ Formats:
 
 Exit status:
    0   the run had no failure and its result was written
-   1   the script did not load, the run failed, or writing did
+   1   the script did not load, the run failed or took too long, or writing
+       failed
    2   the command line is wrong, or the script or input can't be read
 
 Examples:
@@ -40,44 +54,92 @@ Examples:
    sort words.txt | tidemill run report.dag.lua --format payload > report.txt
    tidemill run report.dag.lua --input a.txt --format json | jq .metadata]]
 
-local function parse_workers(text)
-  local n = text:find "^%d+$" and tonumber(text)
-  if n and n >= 1 and n <= MOST_WORKERS then return n end
-  return nil, ("--workers takes a whole number from 1 to %d, not '%s'"):format(MOST_WORKERS, text)
+local COMPARE_HELP = STRATEGY_HELP .. INPUT_HELP .. [[
+What it tells, after a run of each that does not count:
+   median, fastest, slowest   how long a run took
+   idle      the workers' time in which no callback ran; of a processor that
+             was retried, only the last attempt counts
+   at once   the most callbacks that ever ran at the same time
+   results   equal, if payload, metadata, statuses and errors of every run are
+             those of the first, under reactive; else what differs is told
+
+Exit status:
+   0   no run failed and all results are equal
+   1   results differ, the script did not load, a run failed or took too long,
+       or writing failed
+   2   the command line is wrong, or the script or input can't be read
+
+Examples:
+   tidemill compare report.dag.lua --input article.txt
+   tidemill compare report.dag.lua --input a.txt --workers 2 --runs 50]]
+
+local function whole_number(option, most)
+  return function(text)
+    local n = text:find "^%d+$" and tonumber(text)
+    if n and n >= 1 and n <= most then return n end
+    return nil, ("%s takes a whole number from 1 to %.0f, not '%s'"):format(option, most, text)
+  end
+end
+
+-- The engine counts in nanoseconds.
+local function parse_seconds(text)
+  local n = text:find "^[%d.]+$" and tonumber(text)
+  if n and n >= 1e-9 and n <= MOST_SECONDS then return n end
+  return nil, ("--timeout takes a positive number of seconds up to %.0f, not '%s'"):format(MOST_SECONDS, text)
 end
 
 -- What ends the parsing early is raised as a table: { help = text }, { version = true } or
 -- { misuse = message, usage = text }.
+
+local function show_help(parser)
+  return function() error({ help = parser:get_help() .. "\n" }, 0) end
+end
+
+local function show_version()
+  error({ version = true }, 0)
+end
+
+local function add_help_flag(parser)
+  parser:flag "-h --help" :description "Show this help and exit." :action(show_help(parser))
+end
+
+-- A command that runs a script; what it has besides is added to what is returned.
+local function add_command(parser, name, summary, help, formats)
+  local command = parser:command(name, summary)
+  command:add_help(false):epilog(help)
+  command:argument "script" :args(1) :description "The Lua script that returns a DAG. It finds modules beside it."
+  add_help_flag(command)
+  command:option "--input" :argname "FILE"
+    :description "Read the payload from FILE, or from standard input for \"-\"."
+  command:option "--workers" :argname "N" :convert(whole_number("--workers", MOST_WORKERS))
+    :description "Run on N workers, 1 to 1024. The default is one for each core."
+  command:option "--timeout" :argname "SECONDS" :convert(parse_seconds)
+    :description "The longest that a run may take, whatever the script says."
+  command:option "--format" :argname "FORMAT" :choices(formats) :default "text"
+    :description("How to print the result: " .. table.concat(formats, ", "):gsub(", (%w+)$", " or %1") .. ".")
+  command:option "--color" :argname "WHEN" :choices { "auto", "always", "never" } :default "auto"
+    :description "auto, always or never; auto is on a terminal, unless NO_COLOR is set."
+  return command
+end
+
 local function build_parser()
-  local function show_help(parser)
-    return function() error({ help = parser:get_help() .. "\n" }, 0) end
-  end
-
-  local function show_version()
-    error({ version = true }, 0)
-  end
-
   local parser = argparse("tidemill", "Runs a payload through a DAG of processors that a Lua script declares.")
-  parser:add_help(false):help_max_width(80)
+  parser:add_help(false):help_max_width(80):command_target "command"
   parser:epilog [[
 Example:
    tidemill run scripts/report.dag.lua --input article.txt
 
-"tidemill run --help" tells about inputs, formats and exit statuses.]]
-  parser:flag "-h --help" :description "Show this help and exit." :action(show_help(parser))
+"tidemill run --help" tells about inputs, formats and exit statuses,
+"tidemill compare --help" about what is measured.]]
+  add_help_flag(parser)
   parser:flag "--version" :description "Show the version and exit." :action(show_version)
 
-  local run = parser:command("run", "Run a DAG script once.")
-  run:add_help(false):epilog(RUN_HELP)
-  run:argument "script" :args(1) :description "The Lua script that returns a DAG. It finds modules beside it."
-  run:flag "-h --help" :description "Show this help and exit." :action(show_help(run))
-  run:option "--input" :argname "FILE" :description "Read the payload from FILE, or from standard input for \"-\"."
-  run:option "--workers" :argname "N" :convert(parse_workers)
-    :description "Run on N workers, 1 to 1024. The default is one for each core."
-  run:option "--format" :argname "FORMAT" :choices { "text", "json", "payload" } :default "text"
-    :description "How to print the result: text, json or payload."
-  run:option "--color" :argname "WHEN" :choices { "auto", "always", "never" } :default "auto"
-    :description "auto, always or never; auto is on a terminal, unless NO_COLOR is set."
+  add_command(parser, "run", "Run a DAG script once.", RUN_HELP, { "text", "json", "payload" })
+    :option "--strategy" :argname "STRATEGY" :choices(STRATEGIES)
+    :description "reactive, work_queue or level, whatever the script says."
+  add_command(parser, "compare", "Run a DAG script under every strategy and compare.", COMPARE_HELP, { "text", "json" })
+    :option "--runs" :argname "N" :default "5" :convert(whole_number("--runs", MOST_RUNS))
+    :description "Run N times under each strategy, 1 to 1000000."
 
   function parser.error(current, message)
     error({ misuse = message, usage = current:get_usage() }, 0)
@@ -144,12 +206,6 @@ local function payload_text(payload)
   return type(payload) == "string" and payload or json.encode(payload) .. "\n"
 end
 
-local function load_failed(options, err)
-  if options.format == "json" then write(json.report(nil, nil, err) .. "\n") end
-  io.stderr:write(report.load_error(options.script, err, style_for(io.stderr, options.color)))
-  return FAILED
-end
-
 -- What goes to standard output. Under fail_fast there is no result, but the error has what had completed: that is shown
 -- to people and told in JSON; as a payload it could be taken for the real one.
 local function result_text(options, dag, result, err)
@@ -159,15 +215,46 @@ local function result_text(options, dag, result, err)
   return known and report.result(dag, known, style_for(io.stdout, options.color), not result) or ""
 end
 
-local function run_dag(options, dag, payload)
-  local result, err = dag:run(payload, { profile = true })
+-- Of the run that had it, the strategy, if there is more than one.
+local function tell_failure(options, text, err, strategy)
+  local gap = text ~= "" and options.format == "text" and term.isatty(io.stderr) and "\n" or ""
+  io.stderr:write(gap, report.failures(err, style_for(io.stderr, options.color), strategy))
+end
+
+local function run(options, _, dag, payload)
+  local result, err = dag:run(payload, { profile = true, strategy = options.strategy, timeout = options.timeout })
   local text = result_text(options, dag, result, err)
   local written = write(text)
-  if err then
-    local gap = text ~= "" and options.format == "text" and term.isatty(io.stderr) and "\n" or ""
-    io.stderr:write(gap, report.failures(err, style_for(io.stderr, options.color)))
-  end
+  if err then tell_failure(options, text, err) end
   return written and not err and OK or FAILED
+end
+
+local function comparison_text(options, dag, comparison, failure)
+  if options.format == "json" then
+    return json.comparison(dag.name, comparison, failure and failure.error, failure and failure.strategy) .. "\n"
+  end
+  return comparison and report.comparison(dag, comparison, style_for(io.stdout, options.color)) or ""
+end
+
+local function compare(options, engine, dag, payload)
+  local comparison, failure = require "tidemill.compare" (dag, payload,
+    { strategies = STRATEGIES, runs = options.runs, workers = engine.workers, timeout = options.timeout })
+  local text = comparison_text(options, dag, comparison, failure)
+  local written = write(text)
+  if failure then tell_failure(options, text, failure.error, failure.strategy) end
+  return written and not failure and comparison.equal and OK or FAILED
+end
+
+-- `perform` returns the exit status; `json` writes what it tells of a script that did not load.
+local COMMANDS = {
+  run = { perform = run, json = json.report },
+  compare = { perform = compare, json = json.comparison },
+}
+
+local function load_failed(options, err)
+  if options.format == "json" then write(COMMANDS[options.command].json(nil, nil, err) .. "\n") end
+  io.stderr:write(report.load_error(options.script, err, style_for(io.stderr, options.color)))
+  return FAILED
 end
 
 local function load_engine(workers)
@@ -178,28 +265,33 @@ local function load_engine(workers)
   return engine
 end
 
-local function run(options)
+-- True and the payload, or false after telling what can't be read.
+local function read_files(options)
   local _, why = read_all(options.script)
   if why then
     complain("cannot read the script: %s", why)
-    return MISUSED
+    return false
   end
   local payload
   payload, why = read_payload(options.input)
   if why then
     complain("cannot read the input: %s", why)
-    return MISUSED
+    return false
   end
+  return true, payload
+end
 
+local function perform(options)
+  local readable, payload = read_files(options)
+  if not readable then return MISUSED end
   see_modules_beside(options.script)
-  local engine
-  engine, why = load_engine(options.workers)
+  local engine, why = load_engine(options.workers)
   if not engine then
     complain("cannot start the engine: %s", tostring(why))
     return FAILED
   end
   local dag, err = engine:load(options.script)
-  local status = dag and run_dag(options, dag, payload) or load_failed(options, err)
+  local status = dag and COMMANDS[options.command].perform(options, engine, dag, payload) or load_failed(options, err)
   engine:close()
   return status
 end
@@ -222,7 +314,7 @@ end
 return function(arguments)
   local parser = build_parser()
   local parsed, request = pcall(parser.parse, parser, arguments)
-  if parsed then return run(request) end
+  if parsed then return perform(request) end
   if type(request) ~= "table" then error(request, 0) end
   if request.help then return write(request.help) and OK or FAILED end
   if request.version then return version() end

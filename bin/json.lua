@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Lua values and results -> JSON, always valid and always the same text for the same value.
+-- Lua values, results and comparisons -> JSON, always valid and always the same text for the same value.
 --
 -- Keys are sorted. tidemill.null, nan and the infinities become null. A table with the keys 1..n is an array, an
 -- empty one is []; any other is an object, whose keys are written as strings. Bytes that are no UTF-8 become U+FFFD:
@@ -86,17 +86,18 @@ local function plain_error(err)
   }
 end
 
-local function plain_outcome(outcome)
-  local plain = as_object {}
-  for key, value in pairs(outcome) do plain[key] = value end
-  plain.error = plain_error(outcome.error)
-  return plain
-end
-
 local function map(list, transform)
   local mapped = {}
   for key, value in pairs(list or {}) do mapped[key] = transform(value) end
   return mapped
+end
+
+local function plain_outcome(outcome)
+  local plain = as_object {}
+  for key, value in pairs(outcome) do plain[key] = value end
+  plain.error = plain_error(outcome.error)
+  plain.errors = outcome.errors and map(outcome.errors, plain_error)
+  return plain
 end
 
 local function or_null(value)
@@ -118,6 +119,36 @@ function json.report(name, result, err)
     ok = err == nil,
     outcomes = as_object(map(result.outcomes, plain_outcome)),
     payload = or_null(result.payload),
+  })
+end
+
+local function plain_difference(difference)
+  return {
+    path = difference.path, expected = or_null(difference.expected), actual = or_null(difference.actual),
+  }
+end
+
+local function plain_strategy(it)
+  local plain = as_object {}
+  for key, value in pairs(it) do plain[key] = value end
+  local differences = it.differences or { count = 0 }
+  plain.differences = { count = differences.count, first = map(differences.first, plain_difference) }
+  return plain
+end
+
+-- What tidemill.compare found, and the error of the first run that had one. Without a comparison, because the script
+-- did not load or a run had no result, it has the error alone.
+function json.comparison(name, comparison, err, strategy)
+  comparison = comparison or {}
+  return json.encode(as_object {
+    dag = or_null(name),
+    equal = or_null(comparison.equal),
+    error = or_null(plain_error(err)),
+    failed_under = or_null(strategy),
+    ok = err == nil and comparison.equal,
+    runs = comparison.runs,
+    strategies = map(comparison.strategies, plain_strategy),
+    workers = comparison.workers,
   })
 end
 

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Makes any bytes and numbers fit to be printed: as valid UTF-8, without control characters, in so many columns.
+-- Makes any bytes and numbers fit to be printed: as valid UTF-8, without control characters, in so many columns; and
+-- puts keys in order.
 
 local printable = {}
 
@@ -116,6 +117,23 @@ function printable.shorten(text, width)
     length = length + #char
   end
   return text:sub(1, length) .. "..."
+end
+
+-- Numbers before strings before booleans.
+local function before(a, b)
+  if type(a) == type(b) and type(a) ~= "boolean" then return a < b end
+  if type(a) ~= type(b) then
+    return type(a) == "number" or type(a) == "string" and type(b) == "boolean"
+  end
+  return not a and b
+end
+
+-- The keys of a table in the order in which they are shown.
+function printable.sorted_keys(value)
+  local keys = {}
+  for key in pairs(value) do keys[#keys + 1] = key end
+  table.sort(keys, before)
+  return keys
 end
 
 return printable

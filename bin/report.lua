@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A run as a text for people: what came out, what the processors found, how each of them fared, what failed.
+-- A run as a text for people: what came out, what the processors found, how each of them fared, what failed; and how
+-- the strategies compare.
 
 local printable = require "tidemill.printable"
 
@@ -9,6 +10,7 @@ local LINES_SHOWN = 40    -- of the payload
 local ITEMS_SHOWN = 10    -- of a list or table in the metadata
 local COLUMNS = 100       -- after which a line is cut short
 local INLINE = 72         -- up to which a table is written on one line
+local EXCERPT = 40        -- bytes of a text, from where it differs from another
 
 local COLORS = { bold = "1", dim = "2", red = "31", green = "32", yellow = "33", cyan = "36" }
 
@@ -44,22 +46,6 @@ local function is_list(value)
   return #value > 0 and next(value, #value) == nil
 end
 
--- Numbers before strings before booleans.
-local function before(a, b)
-  if type(a) == type(b) and type(a) ~= "boolean" then return a < b end
-  if type(a) ~= type(b) then
-    return type(a) == "number" or type(a) == "string" and type(b) == "boolean"
-  end
-  return not a and b
-end
-
-local function sorted_keys(value)
-  local keys = {}
-  for key in pairs(value) do keys[#keys + 1] = key end
-  table.sort(keys, before)
-  return keys
-end
-
 local WORDS = { [""] = true, ["true"] = true, ["false"] = true, ["null"] = true, ["nil"] = true }
 
 -- Quoted only where the bare text could be taken for something else.
@@ -87,7 +73,7 @@ end
 local function inline(value)
   if type(value) ~= "table" then return scalar(value) end
   local list, parts, width = is_list(value), {}, 0
-  for _, key in ipairs(sorted_keys(value)) do
+  for _, key in ipairs(printable.sorted_keys(value)) do
     if #parts == ITEMS_SHOWN then return nil end
     local item = inline(value[key])
     if not item then return nil end
@@ -118,7 +104,7 @@ local function add_item(lines, style, indent, value)
 end
 
 function add_entries(lines, style, indent, value, limit)
-  local list, keys = is_list(value), sorted_keys(value)
+  local list, keys = is_list(value), printable.sorted_keys(value)
   for i = 1, math.min(#keys, limit) do
     if list then
       add_item(lines, style, indent, value[i])
@@ -166,58 +152,80 @@ local function add_payload(lines, style, title, payload)
   end
 end
 
--- Why a processor did not complete, in a few words; the whole story is told by report.failures.
+-- Why a processor did not run, in a few words; why it failed is told by report.failures.
 local function remark(outcome)
-  if outcome.status == "skipped" and outcome.error and outcome.error.root then
-    return "because of " .. printable.line(outcome.error.root)
-  end
-  if (outcome.attempts or 0) > 1 then return outcome.attempts .. " attempts" end
-  return ""
+  if outcome.status ~= "skipped" then return "" end
+  local err = outcome.error
+  return err and err.root and "because of " .. printable.line(err.root) or "its condition did not hold"
 end
 
-local HEADER = { "processor", "intent", "status", "time", "worker", "" }
-local TIME = 4   -- the column that is aligned to the right
+-- `right` is a column that is aligned to the right, `marked` one that has the color of its row's mark.
+local PROCESSOR_COLUMNS = {
+  { title = "processor" }, { title = "intent" }, { title = "status", marked = true }, { title = "time", right = true },
+  { title = "worker" }, { title = "attempts", right = true }, { title = "" },
+}
 
-local function row_of(processor, outcome)
+local function processor_row(processor, outcome)
   local took = outcome.finished and outcome.started and outcome.finished - outcome.started
   return {
+    mark = STATUSES[outcome.status],
     printable.line(processor.id), processor.intent, outcome.status, duration(took), tostring(outcome.worker or ""),
-    remark(outcome),
+    outcome.attempts > 1 and tostring(outcome.attempts) or "", remark(outcome),
   }
 end
 
-local function column_widths(rows)
+-- By column; nil where no row has anything to show, and then there is no such column.
+local function column_widths(columns, rows)
   local widths = {}
-  for _, row in ipairs(rows) do
-    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, printable.width(cell)) end
+  for i, column in ipairs(columns) do
+    for _, row in ipairs(rows) do
+      if row[i] ~= "" then
+        widths[i] = math.max(widths[i] or printable.width(column.title), printable.width(row[i]))
+      end
+    end
   end
   return widths
 end
 
-local function layout(row, widths, paint)
+local function layout(columns, widths, row, paint)
   local cells = {}
-  for i, cell in ipairs(row) do
-    local fill, painted = printable.fill(cell, widths[i]), paint(i, cell)
-    cells[i] = i == TIME and fill .. painted or painted .. fill
+  for i, column in ipairs(columns) do
+    if widths[i] then
+      local fill, painted = printable.fill(row[i], widths[i]), paint(column, row[i])
+      cells[#cells + 1] = column.right and fill .. painted or painted .. fill
+    end
   end
   return (table.concat(cells, "  "):gsub("%s+$", ""))
 end
 
-local function add_processors(lines, style, processors, outcomes)
-  local rows = { HEADER }
-  for _, processor in ipairs(processors) do rows[#rows + 1] = row_of(processor, outcomes[processor.id]) end
-  local widths = column_widths(rows)
+local function titles(columns)
+  local row = {}
+  for i, column in ipairs(columns) do row[i] = column.title end
+  return row
+end
 
-  add_section(lines, style, "Processors")
-  local margin = style.symbols and "    " or "  "
-  lines[#lines + 1] = margin .. layout(HEADER, widths, function(_, cell) return dress(style, "dim", cell) end)
-  for i = 2, #rows do
-    local status = STATUSES[rows[i][3]]
-    local symbol = style.symbols and dress(style, status.color, status.symbol) .. " " or ""
-    lines[#lines + 1] = "  " .. symbol .. layout(rows[i], widths, function(column, cell)
-      return column == 3 and dress(style, status.color, cell) or cell
+-- On a terminal, each row has the symbol of its mark before it.
+local function add_table(lines, style, columns, rows)
+  local widths = column_widths(columns, rows)
+  lines[#lines + 1] = (style.symbols and "    " or "  ")
+    .. layout(columns, widths, titles(columns), function(_, cell) return dress(style, "dim", cell) end)
+  for _, row in ipairs(rows) do
+    local symbol = style.symbols and dress(style, row.mark.color, row.mark.symbol) .. " " or ""
+    lines[#lines + 1] = "  " .. symbol .. layout(columns, widths, row, function(column, cell)
+      return column.marked and dress(style, row.mark.color, cell) or cell
     end)
   end
+end
+
+local function add_processors(lines, style, processors, outcomes)
+  local rows = {}
+  for i, processor in ipairs(processors) do rows[i] = processor_row(processor, outcomes[processor.id]) end
+  add_section(lines, style, "Processors")
+  add_table(lines, style, PROCESSOR_COLUMNS, rows)
+end
+
+local function name_of(style, dag)
+  return dag.name and dress(style, "bold", printable.line(dag.name)) .. ": " or ""
 end
 
 local function tally(style, dag, result)
@@ -231,8 +239,7 @@ local function tally(style, dag, result)
       parts[#parts + 1] = dress(style, STATUSES[status].color, ("%d %s"):format(counts[status], status))
     end
   end
-  local name = dag.name and dress(style, "bold", printable.line(dag.name)) .. ": " or ""
-  return name .. table.concat(parts, ", ") .. (result.duration and " in " .. duration(result.duration) or "")
+  return name_of(style, dag) .. table.concat(parts, ", ") .. (result.duration and " in " .. duration(result.duration) or "")
 end
 
 -- The whole of a result, for standard output. A partial one is what a run had come to when it stopped.
@@ -246,6 +253,83 @@ function report.result(dag, result, style, partial)
   return table.concat(lines, "\n") .. "\n"
 end
 
+local STRATEGY_COLUMNS = {
+  { title = "strategy" }, { title = "median", right = true }, { title = "fastest", right = true },
+  { title = "slowest", right = true }, { title = "idle", right = true }, { title = "at once", right = true },
+  { title = "results", marked = true },
+}
+
+local function strategy_row(it)
+  return {
+    mark = it.equal and STATUSES.completed or STATUSES.failed,
+    it.strategy, duration(it.median), duration(it.fastest), duration(it.slowest), ("%.0f%%"):format(it.idle * 100),
+    integer(it.at_once), it.equal and "equal" or "differ",
+  }
+end
+
+local function first_difference(a, b)
+  for i = 1, math.min(#a, #b) do
+    if a:byte(i) ~= b:byte(i) then return i end
+  end
+  return math.min(#a, #b) + 1
+end
+
+local function brief(value)
+  return inline(value) or "a table"
+end
+
+-- Long texts are shown from where they part.
+local function contrast(actual, expected)
+  local texts = type(actual) == "string" and type(expected) == "string"
+  if not texts or math.max(#actual, #expected) <= EXCERPT then
+    return (" is %s, not %s"):format(brief(actual), brief(expected))
+  end
+  local at = first_difference(actual, expected)
+  return (" from byte %s on is %s, not %s"):format(integer(at), text_of(actual:sub(at, at + EXCERPT - 1)),
+    text_of(expected:sub(at, at + EXCERPT - 1)))
+end
+
+local function add_differences(lines, style, strategy, differences)
+  local indent = "  " .. dress(style, "cyan", strategy) .. ": "
+  for _, it in ipairs(differences.first) do
+    lines[#lines + 1] = indent .. printable.line(it.path) .. contrast(it.actual, it.expected)
+  end
+  local left = differences.count - #differences.first
+  if left > 0 then lines[#lines + 1] = indent .. dress(style, "dim", more(left, "difference")) end
+end
+
+local function add_all_differences(lines, style, comparison)
+  add_section(lines, style, ("Differences from the first run under %s"):format(comparison.strategies[1].strategy))
+  for _, it in ipairs(comparison.strategies) do
+    if it.differences then add_differences(lines, style, it.strategy, it.differences) end
+  end
+end
+
+local function verdict(style, comparison)
+  if comparison.equal then return dress(style, "green", "all results are equal") end
+  local first = comparison.strategies[1]
+  local too = first.equal and "" or (", under %s alone too"):format(first.strategy)
+  return dress(style, "red", "results differ") .. too
+    .. ":\na callback seems to depend on time, chance or the order of callbacks"
+end
+
+local function count(n, noun)
+  return ("%s %s%s"):format(integer(n), noun, n == 1 and "" or "s")
+end
+
+-- What tidemill.compare found, for standard output.
+function report.comparison(dag, comparison, style)
+  local lines, rows = {}, {}
+  for i, it in ipairs(comparison.strategies) do rows[i] = strategy_row(it) end
+  add_section(lines, style, "Strategies")
+  add_table(lines, style, STRATEGY_COLUMNS, rows)
+  if not comparison.equal then add_all_differences(lines, style, comparison) end
+  lines[#lines + 1] = ""
+  lines[#lines + 1] = ("%s%s under each strategy on %s, %s"):format(
+    name_of(style, dag), count(comparison.runs, "run"), count(comparison.workers, "worker"), verdict(style, comparison))
+  return table.concat(lines, "\n") .. "\n"
+end
+
 local function add_indented(lines, indent, text)
   for line in (text:gsub("%s+$", "") .. "\n"):gmatch "([^\n]*)\n" do
     lines[#lines + 1] = indent .. printable.line((line:gsub("\t", "  ")))
@@ -254,18 +338,27 @@ end
 
 local function add_failure(lines, style, failure)
   local title = dress(style, "bold", printable.line(failure.processor or failure.code))
-  local code = failure.processor and dress(style, "dim", " (" .. failure.code .. ")") or ""
+  local attempt = (failure.attempt or 1) > 1 and (", attempt %d"):format(failure.attempt) or ""
+  local code = failure.processor and dress(style, "dim", (" (%s%s)"):format(failure.code, attempt)) or ""
   lines[#lines + 1] = "  " .. title .. code
   add_indented(lines, "    ", failure.message)
   if failure.traceback then add_indented(lines, "      ", failure.traceback) end
 end
 
--- What went wrong with a run, for standard error: every processor that failed, or the error of the run itself.
-function report.failures(err, style)
-  local failures = err.failures and #err.failures > 0 and err.failures or { err }
-  local count = #failures
+-- The error of the run itself, if it has one, as that it took too long, and then those of processors.
+local function failures_of(err)
+  local own = not err.processor or not err.failures or #err.failures == 0
+  local list = { own and err or nil }
+  for _, failure in ipairs(err.failures or {}) do list[#list + 1] = failure end
+  return list
+end
+
+-- What went wrong with a run, for standard error; the strategy is named where there is more than one.
+function report.failures(err, style, strategy)
+  local failures = failures_of(err)
   local title = "the run failed"
-  if failures[1].processor then title = ("%d processor%s failed"):format(count, count == 1 and "" or "s") end
+  if err.processor then title = ("%d processor%s failed"):format(#failures, #failures == 1 and "" or "s") end
+  if strategy then title = title .. " under " .. strategy end
   local lines = { "tidemill: " .. dress(style, "red", title) }
   for _, failure in ipairs(failures) do add_failure(lines, style, failure) end
   return table.concat(lines, "\n") .. "\n"
