@@ -15,7 +15,8 @@
 #define TI_ERROR_TYPE "tidemill.error"
 
 typedef struct ti_host_engine {
-    ti_engine *engine;  /* NULL: not opened, or collected */
+    ti_engine *engine; /* NULL: not opened, or collected */
+    struct ti_state_config *config;
     ti_builder scratch; /* for payloads on their way in */
     size_t garbage;     /* bytes of results made since Lua's collector was told */
 } ti_host_engine;

@@ -56,29 +56,38 @@ static ti_preempt preempt_mode(const char *name)
                                          : DEFAULT_PREEMPT;
 }
 
-/* engine(workers, package_path, package_cpath, preempt) -> engine | nil, error; preempt is
- * "signal", "hook", "none", or "auto" */
+static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automatic)
+{
+    return (ti_engine_config){
+        .workers = (uint32_t)luaL_checkinteger(L, 1),
+        .preempt = mode,
+        .grace = (uint64_t)((double)luaL_checknumber(L, 5) * 1e9),
+        .stubborn = automatic && lua_toboolean(L, 6),
+    };
+}
+
+/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles) -> engine | nil,
+ * error; preempt is "signal", "hook", "none", or "auto"; compiles: this Lua compiles loops */
 static int engine_open(lua_State *L)
 {
-    uint32_t workers = (uint32_t)luaL_checkinteger(L, 1);
-    ti_state_config config = {
-        .path = luaL_checkstring(L, 2),
-        .cpath = luaL_checkstring(L, 3),
-        .core = luaopen_tidemill_core,
-        .preempt = luaL_checkstring(L, 4),
-    };
-    config.mode = preempt_mode(config.preempt);
+    const char *path = luaL_checkstring(L, 2), *cpath = luaL_checkstring(L, 3);
+    const char *preempt = luaL_checkstring(L, 4);
+    ti_preempt mode = preempt_mode(preempt);
+    ti_engine_config config = engine_config(L, mode, strcmp(preempt, "auto") == 0);
     ti_host_engine *self = tl_new_userdata(L, sizeof *self);
     *self = (ti_host_engine){0};
     luaL_getmetatable(L, TI_ENGINE_TYPE);
     lua_setmetatable(L, -2);
     ti_host_push_fields(L, lua_gettop(L));
-    lua_pushinteger(L, (lua_Integer)workers);
+    lua_pushinteger(L, (lua_Integer)config.workers);
     lua_setfield(L, -2, "workers");
     lua_pop(L, 1);
     ti_error *error = NULL;
-    self->engine = ti_engine_open(workers, config.mode,
-                                  &(ti_backend_choice){&ti_state_backend, &config}, 1, &error);
+    self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
+    if (!self->config)
+        return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
+    self->engine =
+        ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1, &error);
     if (self->engine)
         return 1;
     int pushed = ti_host_fail(L, error->code, "%s", error->message);
@@ -98,12 +107,13 @@ static int engine_close(lua_State *L)
 static int engine_free(lua_State *L)
 {
     ti_host_engine *self = lua_touserdata(L, 1);
-    if (!self->engine)
-        return 0;
-    ti_engine_close(self->engine);
+    if (self->engine)
+        ti_engine_close(self->engine);
     ti_engine_release(self->engine);
+    ti_state_config_free(self->config);
     ti_builder_trim(&self->scratch, true);
     self->engine = NULL;
+    self->config = NULL;
     return 0;
 }
 
@@ -167,6 +177,21 @@ static int engine_invoke(lua_State *L)
         ti_state_invoke(worker->contexts[0], function, key, call->argument, &call->error);
     ti_engine_leave(self->engine, worker);
     return push_call(L, call);
+}
+
+/* install(engine, function, key, argument): a worker's state that replaces one has the program, too
+ */
+static int engine_install(lua_State *L)
+{
+    static const char *const functions[] = {"load", "unpack", NULL};
+    ti_host_engine *self = check_engine(L);
+    const char *function = functions[luaL_checkoption(L, 2, NULL, functions)];
+    uint64_t key = (uint64_t)luaL_checknumber(L, 3);
+    ti_conversion conversion = {.scratch = &self->scratch, .root = "argument"};
+    ti_value *argument = ti_convert_to(L, 4, &conversion);
+    bool done = argument && ti_state_config_install(self->config, function, key, argument);
+    ti_value_release(argument);
+    return done ? 0 : luaL_error(L, "not enough memory");
 }
 
 /* The DAG that is being compiled and its problems, freed with the userdata that holds it. */
@@ -509,6 +534,7 @@ int luaopen_tidemill_core(lua_State *L)
     static const luaL_Reg functions[] = {
         {"engine", engine_open},
         {"invoke", engine_invoke},
+        {"install", engine_install},
         {"compile", compile},
         {"new_key", new_key},
         {"next_settled", next_settled},

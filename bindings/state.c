@@ -7,6 +7,7 @@
  * is made the answer of the task it belongs to, and `serve` is entered again. */
 #include "bindings/state.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,8 @@ static void push_payload(lua_State *L, ti_state *state, const ti_task *task)
     lua_pushlstring(L, ti_cell_string(&payload->root), payload->root.size);
     keep(L, state, place, task->run, payload);
 }
+
+static void close_state(void *context);
 
 /* What decide_protected works on. */
 typedef struct ti_decision {
@@ -295,6 +298,18 @@ static void answer_transform(lua_State *L, ti_state *state, int first, int resul
     complete(state, payload, metadata);
 }
 
+/* Calls a function of the script with two arguments. It may be stopped, and if it does not stop,
+ * this state be given up: then `serve` must end the thread without touching the engine. */
+static void call_script(lua_State *L, ti_state *state, int results)
+{
+    state->stoppable = state->leavable = true;
+    lua_call(L, 2, results);
+    state->leavable = false;
+    if (state->abandoned)
+        luaL_error(L, "given up");
+    state->stoppable = false;
+}
+
 /* Calls the processor's `when`; false: it is skipped. */
 static bool condition_holds(lua_State *L, ti_state *state, const ti_task *task)
 {
@@ -303,9 +318,7 @@ static bool condition_holds(lua_State *L, ti_state *state, const ti_task *task)
     ti_state_push_kept(L, state, "conditions");
     ti_context_push_metadata(L, state);
     push_payload(L, state, task);
-    state->stoppable = true;
-    lua_call(L, 2, 1);
-    state->stoppable = false;
+    call_script(L, state, 1);
     bool holds = lua_toboolean(L, -1);
     lua_settop(L, TOP);
     return holds;
@@ -331,9 +344,7 @@ static void call(lua_State *L, ti_state *state, const ti_task *task)
     lua_rawgeti(L, CALLBACKS, (int)(task->step->slot + 1));
     push_payload(L, state, task);
     lua_pushvalue(L, CONTEXT);
-    state->stoppable = true;
-    lua_call(L, 2, LUA_MULTRET);
-    state->stoppable = false;
+    call_script(L, state, LUA_MULTRET);
     int results = lua_gettop(L) - TOP;
     if (results > MOST_RESULTS)
         lua_settop(L, TOP + MOST_RESULTS); /* they are too many; there may be no stack for more */
@@ -490,6 +501,14 @@ static void blame(ti_state *state, int status)
     state->task = NULL;
 }
 
+/* The engine gave this state and its thread up, and the callback has returned after all. Nothing of
+ * the engine may be touched: it may be gone. */
+static void end_orphan(ti_state *state)
+{
+    close_state(state);
+    pthread_exit(NULL);
+}
+
 static void serve(void *context, ti_worker *worker)
 {
     ti_state *state = context;
@@ -500,6 +519,9 @@ static void serve(void *context, ti_worker *worker)
         lua_pushvalue(L, SERVE);
         lua_pushlightuserdata(L, state);
         status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
+        state->leavable = false;
+        if (state->abandoned)
+            end_orphan(state);
         state->stoppable = false;
         if (status)
             blame(state, status);
@@ -611,6 +633,8 @@ static void close_state(void *context)
     free(state);
 }
 
+static void reinstall(ti_state *state);
+
 static bool open_base(lua_State *L, ti_state *state)
 {
     if (tl_protected(L, open_base_protected, state))
@@ -634,18 +658,113 @@ static void *open_state(void *shared, uint32_t worker, ti_error **error)
     }
     state->L = state->running = L;
     state->worker = worker;
+    state->config = shared;
     lua_pushvalue(L, OPEN);
     lua_pushlightuserdata(L, shared);
     int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
-    if (!status)
+    if (!status) {
+        reinstall(state);
         return state;
+    }
     *error = describe(state, status, TI_E_INTERNAL);
     close_state(state);
     return NULL;
 }
 
+/* How a program got into the states. */
+typedef struct ti_install {
+    struct ti_install *next;
+    const char *function;
+    uint64_t key;
+    ti_value *argument;
+} ti_install;
+
+ti_state_config *ti_state_config_new(const char *path, const char *cpath, const char *preempt,
+                                     ti_preempt mode, lua_CFunction core)
+{
+    ti_state_config *config = calloc(1, sizeof *config);
+    if (!config || uv_mutex_init(&config->lock)) {
+        free(config);
+        return NULL;
+    }
+    config->path = strdup(path);
+    config->cpath = strdup(cpath);
+    config->preempt = strdup(preempt);
+    config->mode = mode;
+    config->core = core;
+    if (config->path && config->cpath && config->preempt)
+        return config;
+    ti_state_config_free(config);
+    return NULL;
+}
+
+static void free_install(ti_install *install)
+{
+    ti_value_release(install->argument);
+    free(install);
+}
+
+void ti_state_config_free(ti_state_config *config)
+{
+    if (!config)
+        return;
+    for (ti_install *install = config->installs, *next; install; install = next) {
+        next = install->next;
+        free_install(install);
+    }
+    uv_mutex_destroy(&config->lock);
+    free(config->path);
+    free(config->cpath);
+    free(config->preempt);
+    free(config);
+}
+
+bool ti_state_config_install(ti_state_config *config, const char *function, uint64_t key,
+                             ti_value *argument)
+{
+    ti_install *install = malloc(sizeof *install);
+    if (!install)
+        return false;
+    uv_mutex_lock(&config->lock);
+    *install = (ti_install){config->installs, function, key, ti_value_retain(argument)};
+    config->installs = install;
+    uv_mutex_unlock(&config->lock);
+    return true;
+}
+
+static void uninstall(ti_state_config *config, uint64_t key)
+{
+    uv_mutex_lock(&config->lock);
+    for (ti_install **link = &config->installs; *link; link = &(*link)->next) {
+        ti_install *install = *link;
+        if (install->key != key)
+            continue;
+        *link = install->next;
+        free_install(install);
+        break;
+    }
+    uv_mutex_unlock(&config->lock);
+}
+
+/* Programs that do not load a second time are missing in the new state, and their processors fail.
+ */
+static void reinstall(ti_state *state)
+{
+    uv_mutex_lock(&state->config->lock);
+    for (const ti_install *install = state->config->installs; install; install = install->next) {
+        ti_error *error = NULL;
+        ti_value_release(
+            ti_state_invoke(state, install->function, install->key, install->argument, &error));
+        if (!error)
+            ti_value_release(ti_state_invoke(state, "commit", install->key, NULL, &error));
+        ti_error_free(error);
+    }
+    uv_mutex_unlock(&state->config->lock);
+}
+
 static void forget(void *context, uint64_t key)
 {
+    uninstall(((ti_state *)context)->config, key);
     ti_error *error = NULL;
     ti_value_release(ti_state_invoke(context, "forget", key, NULL, &error));
     ti_error_free(error);
@@ -656,11 +775,17 @@ static void interrupt(void *context)
     ti_stop_interrupt(context);
 }
 
+static bool abandon(void *context)
+{
+    return ti_stop_abandon(context);
+}
+
 const ti_backend ti_state_backend = {
     .name = "lua",
     .open = open_state,
     .serve = serve,
     .forget = forget,
     .interrupt = interrupt,
+    .abandon = abandon,
     .close = close_state,
 };

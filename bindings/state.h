@@ -12,13 +12,19 @@
 /* Payload strings that a state has at hand as Lua strings while it serves. */
 #define TI_STATE_PAYLOADS 32
 
+typedef struct ti_state_config ti_state_config;
+
 typedef struct ti_state {
     lua_State *L;
-    uint32_t worker; /* [const] */
+    uint32_t worker;         /* [const] */
+    ti_state_config *config; /* [const] */
 
     /* all else: [seat] */
-    ti_worker *serving;      /* while in `serve` */
-    const ti_task *task;     /* while a callback runs, else NULL */
+    ti_worker *serving;  /* while in `serve` */
+    const ti_task *task; /* while a callback runs, else NULL */
+    volatile bool
+        abandoned;          /* the engine has given it up; it belongs to the thread that is in it */
+    volatile bool leavable; /* `call` is in a callback, and can leave the state behind */
     volatile bool stoppable; /* script code of the task runs; read by a signal handler */
     uint64_t call;           /* its number */
     bool touched;            /* it has looked at its ctx, which is spent now */
@@ -35,14 +41,27 @@ typedef struct ti_state {
     } payloads[TI_STATE_PAYLOADS];
 } ti_state;
 
-typedef struct ti_state_config {
-    const char *path, *cpath; /* package.path and package.cpath of the states */
-    lua_CFunction core;       /* luaopen_tidemill_core */
-    const char *preempt;      /* "signal", "hook", "none", or "auto" */
-    ti_preempt mode;          /* what that comes to */
-} ti_state_config;
+/* What the states of an engine are made from, also when one has to be replaced. */
+struct ti_state_config {
+    char *path, *cpath; /* [const] package.path and package.cpath of the states */
+    lua_CFunction core; /* [const] luaopen_tidemill_core */
+    char *preempt;      /* [const] "signal", "hook", "none", or "auto" */
+    ti_preempt mode;    /* [const] what that comes to */
+    uv_mutex_t lock;
+    struct ti_install *installs; /* [lock:config] the programs that there are, the newest first */
+};
 
-/* Opened with a ti_state_config, which need not outlive the opening. */
+/* Copies the strings. NULL: no memory. */
+ti_state_config *ti_state_config_new(const char *path, const char *cpath, const char *preempt,
+                                     ti_preempt mode, lua_CFunction core);
+void ti_state_config_free(ti_state_config *config);
+
+/* A new state will have the program, too: by this function of tidemill.worker, "commit", and the
+ * value, which is retained. False: no memory. */
+bool ti_state_config_install(ti_state_config *config, const char *function, uint64_t key,
+                             ti_value *argument);
+
+/* Opened with a ti_state_config, which must outlive the engine's close. */
 extern const ti_backend ti_state_backend;
 
 /* Calls a function of the Lua module tidemill.worker with a program's key and a value, and returns
@@ -64,6 +83,7 @@ void ti_context_push_metadata(lua_State *L, ti_state *state);
 /* In stop.c: what stops callbacks. */
 void ti_stop_open(lua_State *L, ti_preempt mode); /* may raise */
 void ti_stop_interrupt(ti_state *state);          /* in a signal handler */
+bool ti_stop_abandon(ti_state *state);            /* likewise; as ti_backend.abandon */
 
 /* In context.c: pushes an error as scripts see it. May raise. */
 void ti_error_push(lua_State *L, ti_text processor, const ti_error *error);

@@ -16,7 +16,7 @@ static const char mode_key = 0;
 
 static bool must_stop(const ti_state *state)
 {
-    return state && state->stoppable && ti_worker_must_stop(state->serving);
+    return state && state->stoppable && (state->abandoned || ti_worker_must_stop(state->serving));
 }
 
 static ti_preempt mode_of(lua_State *L)
@@ -48,6 +48,12 @@ void ti_stop_interrupt(ti_state *state)
     lua_sethook(state->L, hook, stop_mask, 1);
     if (state->running != state->L)
         lua_sethook(state->running, hook, stop_mask, 1);
+}
+
+bool ti_stop_abandon(ti_state *state)
+{
+    state->abandoned = state->abandoned || state->leavable;
+    return state->abandoned;
 }
 
 /* coroutine.resume. Upvalue: the original. */

@@ -34,6 +34,12 @@ typedef struct ti_backend {
      * NULL. In a signal handler on the thread that is in `serve`: only what is safe there. */
     void (*interrupt)(void *context);
 
+    /* The callback that runs did not stop in time and its thread is given up: from now on the
+     * context belongs to that thread alone, which must end without touching the worker, should the
+     * callback ever return. False: it is not in a callback. In a signal handler on that thread. May
+     * be NULL. */
+    bool (*abandon)(void *context);
+
     /* Frees the context. On the thread that closes the engine. */
     void (*close)(void *context);
 } ti_backend;

@@ -116,6 +116,7 @@ static void look(ti_control *control)
     } else {
         control->patience = FIRST_PATIENCE;
     }
+    ti_engine_give_up(control->engine, now);
     if (watch(control))
         next = earlier(next, now + 1000000);
     if (next == UINT64_MAX)

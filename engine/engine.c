@@ -67,9 +67,10 @@ static int open_threading(ti_engine *engine)
     return status;
 }
 
-ti_engine *ti_engine_open(uint32_t workers, ti_preempt preempt, const ti_backend_choice *choices,
+ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choice *choices,
                           uint32_t count, ti_error **error)
 {
+    uint32_t workers = config->workers;
     ti_engine *engine = aligned_alloc(TI_CACHE_LINE, sizeof *engine);
     ti_worker *seats = aligned_alloc(TI_CACHE_LINE, workers * sizeof *seats);
     if (!engine || !seats) {
@@ -78,10 +79,16 @@ ti_engine *ti_engine_open(uint32_t workers, ti_preempt preempt, const ti_backend
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
         return NULL;
     }
-    if (preempt == TI_PREEMPT_SIGNAL && !ti_preempt_prepare())
-        preempt = TI_PREEMPT_HOOK;
-    *engine =
-        (ti_engine){.workers = workers, .preempt = preempt, .seats = seats, .backends = count};
+    bool signals = config->preempt == TI_PREEMPT_SIGNAL && ti_preempt_prepare();
+    *engine = (ti_engine){
+        .workers = workers,
+        .preempt =
+            config->preempt == TI_PREEMPT_SIGNAL && !signals ? TI_PREEMPT_HOOK : config->preempt,
+        .grace = config->grace,
+        .stubborn = config->stubborn,
+        .seats = seats,
+        .backends = count,
+    };
     for (uint32_t b = 0; b < count; b++) {
         engine->backend[b].vtable = choices[b].vtable;
         engine->backend[b].shared = choices[b].shared;
@@ -341,6 +348,7 @@ static bool interrupt(ti_engine *engine, const ti_run *run, const ti_worker *sel
         if (worker == self || ti_load_sc(&worker->running) != run)
             continue;
         runs = true;
+        ti_store_sc(&worker->told, 1);
         if (engine->preempt == TI_PREEMPT_SIGNAL)
             ti_preempt_kick(worker);
     }
@@ -416,6 +424,7 @@ static bool check_call(ti_engine *engine, ti_worker *worker, uint64_t now, uint6
     if (ti_load_sc(&worker->deadline) != deadline)
         return false; /* over, and `call` may be the next one */
     ti_store_sc(&worker->interrupted, call);
+    ti_store_sc(&worker->told, 1);
     if (engine->preempt == TI_PREEMPT_SIGNAL)
         ti_preempt_kick(worker);
     return true;
@@ -450,6 +459,54 @@ bool ti_engine_check_progress(ti_engine *engine)
     return kept;
 }
 
+/* Told to stop and in the same callback for longer than the grace: the next signal gives it up. */
+static void consider(ti_engine *engine, ti_worker *worker, uint64_t now)
+{
+    uint32_t progress = ti_load_relaxed(&worker->progress);
+    if (!ti_exchange_sc(&worker->told, 0)) {
+        worker->told_since = 0;
+    } else if (!worker->told_since || worker->told_progress != progress) {
+        worker->told_since = now;
+        worker->told_progress = progress;
+    } else if (now - worker->told_since > engine->grace) {
+        ti_store_sc(&worker->give_up, progress);
+        ti_preempt_kick(worker);
+    }
+}
+
+/* The seat belongs to the calling thread from here on: who sat there left it in its signal handler.
+ */
+static void replace(ti_engine *engine, ti_worker *worker)
+{
+    uint8_t backend = worker->serving;
+    ti_error *error = NULL;
+    ti_preempt_disown(worker);
+    ti_pool_replace(&engine->pool, worker->thread);
+    worker->contexts[backend] = engine->backend[backend].vtable->open(
+        engine->backend[backend].shared, worker->index, &error);
+    ti_error_free(error);
+    ti_worker_stop(worker);
+    ti_engine_queue(engine, ti_worker_scatter(worker));
+    ti_store_sc(&worker->offers, 0);
+    ti_store_sc(&worker->give_up, 0);
+    ti_store_sc(&worker->abandoned, 0);
+    if (worker->contexts[backend]) /* else the seat stays taken: there is no memory for a worker */
+        ti_engine_leave(engine, worker);
+}
+
+void ti_engine_give_up(ti_engine *engine, uint64_t now)
+{
+    if (engine->preempt != TI_PREEMPT_SIGNAL || !engine->grace)
+        return;
+    for (uint32_t i = 0; i < engine->workers; i++) {
+        ti_worker *worker = &engine->seats[i];
+        if (ti_load_sc(&worker->abandoned))
+            replace(engine, worker);
+        else
+            consider(engine, worker, now);
+    }
+}
+
 /* Leaves the entry points in the inbox for whoever comes. */
 static void send_entries(ti_engine *engine, ti_run *run)
 {
@@ -474,7 +531,8 @@ ti_code ti_engine_run(ti_engine *engine, ti_run *run)
     ti_code code = launch(engine, run);
     if (code)
         return code;
-    ti_worker *worker = ti_engine_sit(engine, 0);
+    bool keep_off = engine->stubborn && run->timeout && ti_pool_ensure(&engine->pool);
+    ti_worker *worker = keep_off ? NULL : ti_engine_sit(engine, 0);
     if (!worker && !ti_pool_ensure(&engine->pool))
         worker = ti_engine_claim(engine, 0); /* nobody else would do it */
     if (worker)

@@ -24,6 +24,8 @@ typedef enum ti_preempt {
 typedef struct ti_engine {
     uint32_t workers;   /* [const] */
     ti_preempt preempt; /* [const] */
+    uint64_t grace;     /* [const] ns; see ti_engine_give_up */
+    bool stubborn;      /* [const] see ti_engine_config */
     ti_worker *seats;   /* [const] */
     uint32_t backends;  /* [const] */
     struct {
@@ -51,11 +53,20 @@ typedef struct ti_backend_choice {
     void *shared; /* goes to its `open`; must outlive the engine's workers */
 } ti_backend_choice;
 
+typedef struct ti_engine_config {
+    uint32_t workers;
+    ti_preempt preempt;
+    uint64_t grace; /* ns; how long a callback may take to stop before its thread is given up; 0:
+                       for ever */
+    bool stubborn;  /* callbacks may not see that they must stop: runs with a timeout keep off the
+                       calling thread, which could not be given up */
+} ti_engine_config;
+
 /* How many workers suit this machine. */
 uint32_t ti_engine_default_workers(void);
 
 /* Opens every backend for every worker. NULL: *error says why. */
-ti_engine *ti_engine_open(uint32_t workers, ti_preempt preempt, const ti_backend_choice *choices,
+ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choice *choices,
                           uint32_t count, ti_error **error);
 
 /* Cancels what is in flight, waits until it has settled, joins the threads and closes the backends.
@@ -110,6 +121,12 @@ uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late);
 /* Makes the offer of a worker that has been in one callback since the last look while work waits
  * behind it. True: some worker keeps work to itself. Only the control loop calls it. */
 bool ti_engine_check_progress(ti_engine *engine);
+
+/* Gives up threads whose callback was told to stop longer ago than the grace allows, and replaces
+ * those given up: the callback's outcome is settled, the worker gets a fresh context and the pool a
+ * fresh thread. The old ones are left to each other and are never touched again. (A guest cannot be
+ * given up: its frames are the host's.) Only the control loop calls it. */
+void ti_engine_give_up(ti_engine *engine, uint64_t now);
 
 /* Makes a chain of nodes ready, from any thread. NULL is fine. */
 void ti_engine_queue(ti_engine *engine, ti_node *chain);

@@ -5,6 +5,7 @@
  * the publisher sees that somebody must be woken, or the parker sees what was published. */
 #include "engine/pool.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "engine/engine.h"
@@ -13,6 +14,7 @@ struct ti_thread {
     ti_pool *pool;   /* [const] */
     uint32_t index;  /* [const] */
     uv_thread_t id;  /* [lock:pool] */
+    bool lost;       /* [lock:pool] nobody has its place */
     uv_sem_t wake;   /* posted once for each time it is taken off `parked` */
     ti_thread *next; /* [lock:pool] */
     bool is_parked;  /* [lock:pool] */
@@ -123,6 +125,24 @@ static bool send_one(ti_pool *pool)
     return sent;
 }
 
+void ti_pool_replace(ti_pool *pool, uv_thread_t lost)
+{
+    const uv_thread_options_t options = {.flags = UV_THREAD_NO_FLAGS};
+    uv_mutex_lock(&pool->lock);
+    for (uint32_t i = 0; i < pool->started; i++) {
+        ti_thread *thread = &pool->threads[i];
+        if (thread->lost || !uv_thread_equal(&thread->id, &lost))
+            continue;
+        pthread_detach(lost);
+        ti_add_sc(&pool->searching, 1);
+        thread->lost = uv_thread_create_ex(&thread->id, &options, run_thread, thread) != 0;
+        if (thread->lost)
+            give_up_search(pool);
+        break;
+    }
+    uv_mutex_unlock(&pool->lock);
+}
+
 void ti_pool_wake(ti_pool *pool)
 {
     unsigned none = 0;
@@ -183,7 +203,8 @@ void ti_pool_close(ti_pool *pool)
     }
     uv_mutex_unlock(&pool->lock);
     for (uint32_t i = 0; i < pool->started; i++)
-        uv_thread_join(&pool->threads[i].id);
+        if (!pool->threads[i].lost)
+            uv_thread_join(&pool->threads[i].id);
 }
 
 void ti_pool_free(ti_pool *pool)

@@ -35,6 +35,9 @@ void ti_pool_wake(ti_pool *pool);
 /* Starts a thread if there is none. False: the system gives none. */
 bool ti_pool_ensure(ti_pool *pool);
 
+/* A thread of the pool will not come back: another one takes its place. Any thread but that one. */
+void ti_pool_replace(ti_pool *pool, uv_thread_t lost);
+
 /* Lets the threads finish what is ready, and joins them; from then on there are none. */
 void ti_pool_close(ti_pool *pool);
 void ti_pool_free(ti_pool *pool);

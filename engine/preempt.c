@@ -18,17 +18,40 @@ static struct sigaction before;
 /* The innermost worker that this thread sits at; a callback may run another engine. */
 static _Thread_local ti_worker *volatile innermost;
 
+/* Nobody but this thread sits at the worker, and it is in a callback: so the seat can be left
+ * behind right here, and the thread with what it runs is on its own from now on. */
+static bool abandon(ti_worker *worker, const ti_backend *backend)
+{
+    unsigned at = ti_load_sc(&worker->give_up);
+    if (!at || at != ti_load_sc(&worker->progress) || worker->guest || worker->outer ||
+        !ti_worker_must_stop(worker) || !backend->abandon ||
+        !backend->abandon(worker->contexts[worker->serving]))
+        return false;
+    innermost = NULL;
+    ti_store_sc(&worker->abandoned, 1);
+    return true;
+}
+
+static void stop_callbacks(void)
+{
+    for (ti_worker *worker = innermost; worker; worker = worker->outer) {
+        const ti_backend *backend = ti_engine_backend(worker->engine, worker->serving);
+        if (!worker->serves || !backend->interrupt)
+            continue;
+        backend->interrupt(worker->contexts[worker->serving]);
+        if (abandon(worker, backend))
+            return;
+    }
+}
+
 static void handle(int number, siginfo_t *info, void *machine)
 {
     int error = errno;
-    for (ti_worker *worker = innermost; worker; worker = worker->outer) {
-        const ti_backend *backend = ti_engine_backend(worker->engine, worker->serving);
-        if (worker->serves && backend->interrupt)
-            backend->interrupt(worker->contexts[worker->serving]);
-    }
-    if (!innermost && before.sa_flags & SA_SIGINFO && before.sa_sigaction)
+    if (innermost)
+        stop_callbacks();
+    else if (before.sa_flags & SA_SIGINFO && before.sa_sigaction)
         before.sa_sigaction(number, info, machine);
-    else if (!innermost && !(before.sa_flags & SA_SIGINFO) && before.sa_handler != SIG_IGN &&
+    else if (!(before.sa_flags & SA_SIGINFO) && before.sa_handler != SIG_IGN &&
              before.sa_handler != SIG_DFL)
         before.sa_handler(number);
     errno = error;
@@ -56,11 +79,16 @@ void ti_preempt_enter(ti_worker *worker)
     ti_store_sc(&worker->reachable, 1);
 }
 
-void ti_preempt_leave(ti_worker *worker)
+void ti_preempt_disown(ti_worker *worker)
 {
     ti_store_sc(&worker->reachable, 0);
     while (ti_load_sc(&worker->kicking)) /* `thread` is in use for a moment */
         ti_relax();
+}
+
+void ti_preempt_leave(ti_worker *worker)
+{
+    ti_preempt_disown(worker);
     innermost = worker->outer;
 }
 
@@ -85,6 +113,11 @@ void ti_preempt_enter(struct ti_worker *worker)
 }
 
 void ti_preempt_leave(struct ti_worker *worker)
+{
+    (void)worker;
+}
+
+void ti_preempt_disown(struct ti_worker *worker)
 {
     (void)worker;
 }

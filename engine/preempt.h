@@ -16,6 +16,9 @@ bool ti_preempt_prepare(void);
 void ti_preempt_enter(struct ti_worker *worker);
 void ti_preempt_leave(struct ti_worker *worker);
 
+/* The thread that sat at a worker was given up, and no signal goes there any more. */
+void ti_preempt_disown(struct ti_worker *worker);
+
 /* Has the handler run on the thread that sits at a worker, if one does. Any thread. */
 void ti_preempt_kick(struct ti_worker *worker);
 

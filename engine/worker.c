@@ -462,6 +462,17 @@ void ti_worker_drain(ti_worker *worker)
     fold(worker);
 }
 
+ti_node *ti_worker_scatter(ti_worker *worker)
+{
+    ti_node *chain = NULL, *node;
+    while ((node = take(worker))) {
+        node->next = chain;
+        chain = node;
+    }
+    fold(worker);
+    return chain;
+}
+
 /* Takes over a chain of nodes, the newest first. */
 static void take_over(ti_worker *worker, ti_node *node)
 {

@@ -38,6 +38,13 @@ struct ti_worker {
     _Atomic(ti_run *) running;
     atomic_uint_fast64_t call, interrupted, deadline;
 
+    /* Giving up a thread whose callback does not stop; see ti_engine_give_up. */
+    atomic_uchar told;      /* [atomic] it was told to stop since the control loop looked last */
+    uint32_t told_progress; /* [loop] */
+    uint64_t told_since;    /* [loop] 0: it is not being waited for */
+    atomic_uint give_up;    /* [atomic] the `progress` at which to give up, or 0 */
+    atomic_uchar abandoned; /* [atomic] nobody sits here any more; the control loop replaces it */
+
     uv_thread_t thread;     /* who sits here; while `reachable` */
     atomic_uchar reachable; /* [atomic] */
     atomic_uint kicking;    /* [atomic] threads that are about to use `thread` */
@@ -80,6 +87,9 @@ void ti_worker_enter(ti_worker *worker, ti_run *run);
 
 /* Runs ready work of this worker until there is none. */
 void ti_worker_drain(ti_worker *worker);
+
+/* Takes all tickets that are queued here, as a chain. */
+ti_node *ti_worker_scatter(ti_worker *worker);
 
 /* Looks for work elsewhere, for a few microseconds; true: there is something to drain. A guest
  * finds only what belongs to its own run, and stops looking when that has settled. */

@@ -20,6 +20,8 @@ local function misuse(message, ...)
   error(message:format(...), 4)
 end
 
+local DEFAULT_GRACE = 1 -- seconds
+
 local preempt_modes = { signal = "signal", hook = "hook", [false] = "none" }
 
 local option_checks = {
@@ -31,7 +33,13 @@ local option_checks = {
   preempt = function(value)
     if not preempt_modes[value] then return 'must be "signal", "hook" or false' end
   end,
+  kill_grace = function(value)
+    if type(value) ~= "number" or not (value > 0 and value <= 1e9) then
+      return "must be a positive number of seconds"
+    end
+  end,
 }
+local option_names = { "kill_grace", "preempt", "workers" }
 
 local function check_options(options)
   if type(options) ~= "table" then
@@ -40,9 +48,9 @@ local function check_options(options)
   for key, value in pairs(options) do
     local check = option_checks[key]
     if not check then
-      local near = type(key) == "string" and core.nearest(key, { "preempt", "workers" })
+      local near = type(key) == "string" and core.nearest(key, option_names)
       misuse("unknown option '%s' (%s)", tostring(key),
-        near and ("did you mean '%s'?"):format(near) or "there are preempt and workers")
+        near and ("did you mean '%s'?"):format(near) or "there are " .. table.concat(option_names, ", "))
     end
     local problem = check(value)
     if problem then misuse("%s %s, but it is %s", key, problem, tostring(value)) end
@@ -55,7 +63,8 @@ function M.engine(options)
   options = options == nil and {} or options
   check_options(options)
   return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
-    options.preempt == nil and "auto" or preempt_modes[options.preempt])
+    options.preempt == nil and "auto" or preempt_modes[options.preempt],
+    options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil) -- luacheck: ignore 113
 end
 
 -- Equal as plain data.
@@ -153,6 +162,7 @@ function Engine:load(path)
   end)
   if ok then ok, err = in_every_worker(self, 1, path, "commit", key) end
   if not ok then return nil, err end
+  core.install(self, "load", key, path)
   return dag
 end
 
@@ -173,6 +183,7 @@ function Engine:dag(declaration)
   ok, err = in_every_worker(self, 1, label, "unpack", key, bundle)
   if ok then ok, err = in_every_worker(self, 1, label, "commit", key) end
   if not ok then return nil, err end
+  core.install(self, "unpack", key, bundle)
   return dag
 end
 
