@@ -7,6 +7,7 @@
 local argparse = require "argparse"
 local term = require "term"
 
+local compare = require "tidemill.compare"
 local json = require "tidemill.json"
 local report = require "tidemill.report"
 
@@ -236,8 +237,8 @@ local function comparison_text(options, dag, comparison, failure)
   return comparison and report.comparison(dag, comparison, style_for(io.stdout, options.color)) or ""
 end
 
-local function compare(options, engine, dag, payload)
-  local comparison, failure = require "tidemill.compare" (dag, payload,
+local function run_and_compare(options, engine, dag, payload)
+  local comparison, failure = compare(dag, payload,
     { strategies = STRATEGIES, runs = options.runs, workers = engine.workers, timeout = options.timeout })
   local text = comparison_text(options, dag, comparison, failure)
   local written = write(text)
@@ -248,7 +249,7 @@ end
 -- `perform` returns the exit status; `json` writes what it tells of a script that did not load.
 local COMMANDS = {
   run = { perform = run, json = json.report },
-  compare = { perform = compare, json = json.comparison },
+  compare = { perform = run_and_compare, json = json.comparison },
 }
 
 local function load_failed(options, err)

@@ -239,7 +239,8 @@ local function tally(style, dag, result)
       parts[#parts + 1] = dress(style, STATUSES[status].color, ("%d %s"):format(counts[status], status))
     end
   end
-  return name_of(style, dag) .. table.concat(parts, ", ") .. (result.duration and " in " .. duration(result.duration) or "")
+  local took = result.duration and " in " .. duration(result.duration) or ""
+  return name_of(style, dag) .. table.concat(parts, ", ") .. took
 end
 
 -- The whole of a result, for standard output. A partial one is what a run had come to when it stopped.

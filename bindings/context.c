@@ -56,8 +56,9 @@ static int time_left(lua_State *L)
     ti_state *state = lua_touserdata(L, lua_upvalueindex(1));
     double seconds = state->task ? ti_worker_time_left(state->serving) : -1;
     if (seconds < 0)
-        return 0;
-    lua_pushnumber(L, seconds);
+        lua_pushnil(L);
+    else
+        lua_pushnumber(L, seconds);
     return 1;
 }
 

@@ -35,6 +35,10 @@ static void tell_collector(lua_State *L, ti_host_engine *engine, ti_run *run)
         return;
     size_t kilobytes = engine->garbage >> 10;
     engine->garbage = 0;
+#ifdef LUA_GCISRUNNING
+    if (!lua_gc(L, LUA_GCISRUNNING, 0))
+        return;
+#endif
     lua_gc(L, LUA_GCSTEP, kilobytes < 1 << 24 ? (int)kilobytes : 1 << 24);
 }
 
@@ -240,6 +244,7 @@ static int run_wait(lua_State *L)
 {
     ti_host_run *self = check_run(L, TI_RUN_TYPE);
     lua_Number seconds = luaL_optnumber(L, 2, -1);
+    luaL_argcheck(L, lua_isnoneornil(L, 2) || seconds >= 0, 2, "a number of seconds expected");
     lua_settop(L, 1);
     ti_host_run *result = new_run(L, TI_RESULT_TYPE);
     uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);

@@ -409,6 +409,18 @@ static void push_text(lua_State *L, int index)
     lua_tostring(L, -1); /* a number becomes a string here */
 }
 
+/* The size of a traceback without its last line if that is a C function, which is `serve`. */
+static size_t without_last_c_line(const char *traceback, size_t size)
+{
+    static const char c_function[] = "\n\t[C]: ";
+    size_t at = size;
+    while (at > 0 && traceback[at - 1] != '\n')
+        at--;
+    if (at == 0 || strncmp(traceback + at - 1, c_function, sizeof c_function - 1) != 0)
+        return size;
+    return at - 1;
+}
+
 /* (raised, handled) or, when that raised, (raised, handled, false) */
 static int describe_protected(lua_State *L)
 {
@@ -435,11 +447,7 @@ static int describe_protected(lua_State *L)
         ti_conversion conversion = {.scratch = &raised->state->scratch, .root = "cause"};
         raised->cause = ti_convert_to(L, value, &conversion);
     }
-    static const char tail[] = "\n\t[C]: in ?";
-    const size_t tail_size = sizeof tail - 1;
-    if (traceback_size > tail_size &&
-        memcmp(traceback + traceback_size - tail_size, tail, tail_size) == 0)
-        traceback_size -= tail_size; /* that is `serve` */
+    traceback_size = without_last_c_line(traceback, traceback_size);
     while (traceback_size && *traceback == '\n') {
         traceback++;
         traceback_size--;

@@ -217,6 +217,8 @@ void ti_control_delay(ti_control *control, ti_attempts *attempts)
         control->waiting->before = attempts;
     control->waiting = attempts;
     attempts->waits = true;
+    if (ti_load_sc(&attempts->node->run->stop))
+        due = 0; /* whoever stopped the run may have looked at the list before */
     uv_mutex_unlock(&control->lock);
     ti_control_expect(control, due);
 }

@@ -531,7 +531,8 @@ ti_code ti_engine_run(ti_engine *engine, ti_run *run)
     ti_code code = launch(engine, run);
     if (code)
         return code;
-    bool keep_off = engine->stubborn && run->timeout && ti_pool_ensure(&engine->pool);
+    bool keep_off =
+        engine->stubborn && (run->timeout || run->plan->timeouts) && ti_pool_ensure(&engine->pool);
     ti_worker *worker = keep_off ? NULL : ti_engine_sit(engine, 0);
     if (!worker && !ti_pool_ensure(&engine->pool))
         worker = ti_engine_claim(engine, 0); /* nobody else would do it */

@@ -89,6 +89,12 @@ ti_error *ti_error_chain(ti_error *error, ti_error *previous, uint32_t attempt)
         return error;
     }
     error->attempt = attempt;
-    error->previous = previous;
+    ti_error *last = error; /* it may have one behind it already: see `decide` in state.c */
+    while (last->previous)
+        last = last->previous;
+    if (last == &out_of_memory)
+        ti_error_free(previous);
+    else
+        last->previous = previous;
     return error;
 }

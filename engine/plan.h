@@ -10,7 +10,7 @@
 #include "engine/atomics.h"
 #include "engine/dag.h"
 
-/* 24 bytes; what the hot path reads of a step lies in one cache line. */
+/* 24 bytes: what the hot path reads of a step lies together. */
 typedef struct ti_step {
     uint32_t first_dependency; /* into ti_plan.dependencies; the next step's is the end */
     uint32_t first_dependent;  /* into ti_plan.dependents; likewise */

@@ -113,7 +113,7 @@ typedef struct ti_run {
     uint32_t slot_waiters;  /* [lock:limits] */
 
     /* written by the worker that settles it, before `phase` says so */
-    uint64_t ended;  /* when timed */
+    uint64_t ended;  /* when profiled */
     ti_stop verdict; /* what `stop` was: a later cancel changes nothing */
 
     struct ti_run *next_idle;       /* [lock:engine] */

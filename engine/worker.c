@@ -155,12 +155,6 @@ static void offer(ti_worker *worker, const ti_run *run, uint32_t index)
         ti_control_watch(&worker->engine->control);
 }
 
-static bool admit(ti_run *run, ti_node *node)
-{
-    return !run->bounded || node->flags & TI_HAS_PERMIT ||
-           ti_limits_acquire(run->program->limits, node);
-}
-
 /* A call with a timeout: numbered, and with a deadline that the control loop watches. */
 static void arm(ti_worker *worker, const ti_task *task)
 {
@@ -197,8 +191,14 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
         finish(worker, node, step, status);
         return false;
     }
-    if (!admit(run, node))
-        return false;
+    if (run->bounded && !(node->flags & TI_HAS_PERMIT)) {
+        if (!ti_limits_acquire(run->program->limits, node))
+            return false;
+        if (!(node->flags & TI_HAS_PERMIT)) { /* the run was told to stop in this moment */
+            finish(worker, node, step, TI_CANCELLED);
+            return false;
+        }
+    }
     ti_store_relaxed(&worker->progress, ti_load_relaxed(&worker->progress) + 1);
     offer(worker, run, index);
     node->status = TI_RUNNING;
@@ -486,7 +486,7 @@ static void take_over(ti_worker *worker, ti_node *node)
 /* A guest that took what is not of its run gives it to the engine's threads. */
 static bool keep(ti_worker *worker, ti_node *node)
 {
-    if (!worker->guest || node->run == worker->guest) {
+    if (!worker->guest || node->run == worker->guest || !ti_pool_ensure(&worker->engine->pool)) {
         worker->hot = node;
         return true;
     }

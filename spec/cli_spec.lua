@@ -7,6 +7,9 @@ local process = require "spec.support.process"
 local SHOUT = "spec/fixtures/shout.dag.lua"
 local FAILING = "spec/fixtures/failing.dag.lua"
 local STOPS = "spec/fixtures/stops.dag.lua"
+local RETRIED = "spec/fixtures/retried.dag.lua"
+local BARRIER = "spec/fixtures/barrier.dag.lua"
+local DRIFTING = "spec/fixtures/drifting.dag.lua"
 
 -- tidemill { "run", ..., stdin = ... }
 local function tidemill(command)
@@ -52,18 +55,30 @@ describe("tidemill", function()
     assert.equal(0, run.status)
   end)
 
-  for _, command in ipairs { { "--help" }, { "-h" }, { "run", "--help" }, { "run", "-h" } } do
+  for _, command in ipairs {
+    { "--help" }, { "-h" }, { "run", "--help" }, { "run", "-h" }, { "compare", "--help" }, { "compare", "-h" },
+  } do
+    local example = command[1] == "compare" and "compare" or "run"
     it("helps with an example: " .. table.concat(command, " "), function()
       local run = tidemill(command)
       assert.equal(0, run.status)
       assert.equal("", run.stderr)
       assert.matches("^Usage: tidemill", run.stdout)
-      assert.matches("\nExamples?:\n   tidemill run ", run.stdout)
+      assert.matches("\nExamples?:\n   tidemill " .. example .. " ", run.stdout)
     end)
   end
 
   it("helps within 80 columns", function()
-    for line in tidemill { "run", "--help" }.stdout:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
+    for _, command in ipairs { "run", "compare" } do
+      for line in tidemill { command, "--help" }.stdout:gmatch "[^\n]+" do assert.is_true(#line <= 80, line) end
+    end
+  end)
+
+  it("tells what the strategies are", function()
+    for _, command in ipairs { "run", "compare" } do
+      local help = tidemill { command, "--help" }.stdout
+      assert.matches("\nStrategies:\n   reactive [^\n]*work_queue[^\n]*\n[^\n]*level[^\n]*\n\n", help)
+    end
   end)
 
   describe("misused", function()
@@ -81,6 +96,29 @@ describe("tidemill", function()
       { "with an input that is missing", { "run", SHOUT, "--input", "spec/no.txt" }, "spec/no.txt: No such file" },
       { "with a directory as the input", { "run", SHOUT, "--input", "spec" }, "spec: Is a directory" },
     }
+    for _, case in ipairs {
+      { "with an unknown strategy", { "run", SHOUT, "--strategy", "x" }, "one of 'reactive', 'work_queue', 'level'" },
+      { "compare without a script", { "compare" }, "missing argument 'script'" },
+      { "compare with an unknown format", { "compare", SHOUT, "--format", "payload" }, "one of 'text', 'json'" },
+      { "compare with one strategy", { "compare", SHOUT, "--strategy", "level" }, "unknown option '%-%-strategy'" },
+      { "compare with a script that is missing", { "compare", "spec/no.lua" }, "spec/no.lua: No such file" },
+      { "compare with an input that is missing", { "compare", SHOUT, "--input", "spec/no" }, "spec/no: No such file" },
+      { "runs of run", { "run", SHOUT, "--runs", "2" }, "unknown option '%-%-runs'" },
+    } do
+      cases[#cases + 1] = case
+    end
+    local seconds_refused = { "0", "-1", "0.0", "soon", "nan", "inf", "0x1", "1.2.3", ".", "", "1e-12", "2000000000" }
+    for _, command in ipairs { "run", "compare" } do
+      for _, seconds in ipairs(seconds_refused) do
+        cases[#cases + 1] = { ("%s with a timeout of %q"):format(command, seconds),
+          { command, SHOUT, "--timeout=" .. seconds },
+          "--timeout takes a positive number of seconds up to 1000000000, not '" .. seconds .. "'", true }
+      end
+    end
+    for _, runs in ipairs { "0", "-1", "1.5", "many", "1000001", "" } do
+      cases[#cases + 1] = { ("compare with %q runs"):format(runs), { "compare", SHOUT, "--runs=" .. runs },
+        "--runs takes a whole number from 1 to 1000000, not '" .. runs .. "'", true }
+    end
     for _, workers in ipairs { "0", "-1", "1025", "10000", "x", "2.5", "0x4", "", "99999999999999999999" } do
       cases[#cases + 1] = { ("with %q workers"):format(workers), { "run", SHOUT, "--workers=" .. workers },
         "--workers takes a whole number from 1 to 1024, not '" .. workers .. "'", true }
@@ -206,6 +244,15 @@ describe("tidemill", function()
       assert.equal("cancelled", object.outcomes.third.status)
     end)
 
+    it("has the errors of all attempts", function()
+      local object = decode(tidemill { "run", RETRIED, "--format", "json", stdin = "tide" }.stdout)
+      local patient, hasty = object.outcomes.patient, object.outcomes.hasty
+      assert.same({ "completed", 3 }, { patient.status, patient.attempts })
+      assert.same({ "low tide 1", "low tide 2" }, { patient.errors[1].message, patient.errors[2].message })
+      assert.same({ 1, 2 }, { hasty.errors[1].attempt, hasty.errors[2].attempt })
+      assert.is_nil(object.outcomes.unwanted.error)
+    end)
+
     it("is valid whatever the values are", function()
       local run = tidemill { "run", "spec/fixtures/values.dag.lua", "--format", "json" }
       local payload = decode(run.stdout).payload
@@ -270,6 +317,18 @@ describe("tidemill", function()
       assert_no_traceback(run)
     end)
 
+    it("shows how often who was retried, and whose condition did not hold", function()
+      local run = tidemill { "run", RETRIED, stdin = "tide" }
+      local lines = lines_of(run.stdout)
+      assert.matches("^  processor  intent     status +time  worker  attempts$", lines[5])
+      assert.matches("^  patient    transform  completed  +%S+ %S+  %d +3$", lines[6])
+      assert.matches("^  hasty      transform  failed  +%S+ %S+  %d +2$", lines[7])
+      assert.matches("^  unwanted   transform  skipped  +its condition did not hold$", lines[8])
+      assert.equal(#lines[5], #(lines[6]:gsub("µ", "u")))
+      assert.equal(#lines[5] + 3, (lines[8]:find "its"))
+      assert.matches("\n  hasty %(processor_failed, attempt 2%)\n    low tide 2\n$", run.stderr)
+    end)
+
     it("marks what a stopped run left behind", function()
       local run = tidemill { "run", STOPS }
       assert.matches("^Payload %(incomplete%)\n  half%-done\n", run.stdout)
@@ -324,6 +383,313 @@ describe("tidemill", function()
       assert.matches("\n  größe      transform", run.stdout)
       assert.matches("\n  潮汐       transform", run.stdout)
       assert.matches("\n  plain      transform", run.stdout)
+    end)
+  end)
+
+  describe("run with a barrier between the ranks", function()
+    local function meet(...)
+      os.remove(script)
+      return tidemill { "run", BARRIER, "--workers", "2", "--format", "payload", stdin = script, ... }
+    end
+
+    it("stops when it takes too long", function()
+      local run = meet("--timeout", "0.2")
+      assert.equal(1, run.status)
+      assert.equal("", run.stdout)
+      assert.equal("tidemill: the run failed\n  timeout\n    the run took longer than 0.2 s\n", run.stderr)
+    end)
+
+    for _, strategy in ipairs { "reactive", "work_queue" } do
+      it("has none under --strategy " .. strategy, function()
+        local run = meet("--strategy", strategy, "--timeout", "60")
+        assert.equal("", run.stderr)
+        assert.equal("met", run.stdout)
+      end)
+    end
+  end)
+
+  it("tells that a run took too long and who failed before", function()
+    local run = run_text([[
+      local tm = require "tidemill"
+      return tm.dag {
+        failure_strategy = "best_effort",
+        tm.transform("fails", function() return nil, "neap" end),
+        tm.transform "spins" { depends_on = "fails", run = function() while true do end end },
+      }]], { "--timeout", "0.3" })
+    assert.equal(1, run.status)
+    assert.matches("\n1 failed, 1 cancelled in ", run.stdout)
+    assert.equal("tidemill: the run failed\n  timeout\n    the run took longer than 0.3 s\n"
+      .. "  fails (processor_failed)\n    neap\n", run.stderr)
+  end)
+
+  describe("compare", function()
+    local function compare_json(path, ...)
+      local run = tidemill { "compare", path, "--format", "json", stdin = "tide", ... }
+      return decode(run.stdout), run
+    end
+
+    it("shows how long each strategy takes, and that the results are equal", function()
+      local run = tidemill { "compare", SHOUT, "--workers", "2", "--runs", "3", stdin = "tide" }
+      assert.equal(0, run.status)
+      assert.equal("", run.stderr)
+      local time = " +%d[%d.]* %S+"
+      local row = time .. time .. time .. " +%d+%%" .. " +%d+" .. "  equal\n"
+      assert.matches("^Strategies\n  strategy +median +fastest +slowest +idle  at once  results\n"
+        .. "  reactive  " .. row .. "  work_queue" .. row .. "  level     " .. row
+        .. "\nshout: 3 runs under each strategy on 2 workers, all results are equal\n$", run.stdout)
+    end)
+
+    it("runs each five times if it is not told", function()
+      local object = compare_json(SHOUT, "--workers", "1")
+      assert.equal(5, object.runs)
+      for i, strategy in ipairs { "reactive", "work_queue", "level" } do
+        assert.equal(strategy, object.strategies[i].strategy)
+        assert.equal(5, #object.strategies[i].durations)
+      end
+    end)
+
+    it("is one object as JSON", function()
+      local object, run = compare_json(SHOUT, "--workers", "3", "--runs", "2")
+      assert.equal(0, run.status)
+      assert.matches("^{[^\n]+}\n$", run.stdout)
+      assert.same({ "shout", true, true, 3, 2 }, { object.dag, object.ok, object.equal, object.workers, object.runs })
+      assert.same({ dkjson.null, dkjson.null }, { object.error, object.failed_under })
+      for _, it in ipairs(object.strategies) do
+        assert.is_true(it.fastest <= it.median and it.median <= it.slowest)
+        assert.is_true(it.idle >= 0 and it.idle <= 1)
+        assert.equal(1, it.at_once)
+        assert.is_true(it.equal)
+        assert.same({ count = 0, first = {} }, it.differences)
+      end
+    end)
+
+    it("finds every value equal to itself, nan too", function()
+      assert.is_true(compare_json("spec/fixtures/values.dag.lua").equal)
+    end)
+
+    it("says which fields differ, and from where a long text does", function()
+      local run = tidemill { "compare", DRIFTING, "--workers", "1", "--runs", "1" }
+      assert.equal(1, run.status)
+      assert.equal("", run.stderr)
+      assert.matches("\n  level  +%S+ %S+ +%S+ %S+ +%S+ %S+ +%d+%%  +1  differ\n", run.stdout)
+      assert.is_truthy(run.stdout:find([[
+
+Differences from the first run under reactive
+  reactive: payload from byte 101 on is "4", not "1"
+  reactive: metadata.drift["call number"][1] is 4, not 1
+  reactive: outcomes.text.payload from byte 101 on is "4", not "1"
+  work_queue: payload from byte 101 on is "2", not "1"
+]], 1, true), run.stdout)
+      assert.matches("\n  level: metadata%.drift%[\"call number\"%]%[1%] is 3, not 1\n", run.stdout)
+      assert.matches("\ndrifting: 1 run under each strategy on 1 worker, results differ, under reactive alone too:\n",
+        run.stdout)
+    end)
+
+    it("says so as JSON", function()
+      local object, run = compare_json(DRIFTING, "--workers", "1", "--runs", "1")
+      assert.equal(1, run.status)
+      assert.same({ false, false }, { object.ok, object.equal })
+      assert.equal(3, object.strategies[3].differences.count)
+      assert.same({ path = 'metadata.drift["call number"][1]', expected = 1, actual = 3 },
+        object.strategies[3].differences.first[2])
+    end)
+
+    it("tells who failed, once, and compares what the others made", function()
+      local run = tidemill { "compare", FAILING, stdin = "tide" }
+      assert.equal(1, run.status)
+      assert.matches("\nfailing: 5 runs .* all results are equal\n$", run.stdout)
+      assert.matches("^tidemill: 2 processors failed under reactive\n  raises %(processor_failed%)\n", run.stderr)
+      assert.matches("\n  refuses %(processor_failed%)\n    not today\n$", run.stderr)
+      assert_no_traceback(run)
+    end)
+
+    it("finds runs equal that were retried and skipped alike", function()
+      local object, run = compare_json(RETRIED)
+      assert.equal(1, run.status)
+      assert.same({ true, false, "hasty", "reactive" },
+        { object.equal, object.ok, object.error.processor, object.failed_under })
+    end)
+
+    it("ends at a run without a result", function()
+      local run = tidemill { "compare", STOPS }
+      assert.equal(1, run.status)
+      assert.equal("", run.stdout)
+      assert.equal("tidemill: 1 processor failed under reactive\n  second (processor_failed)\n    out of water\n",
+        run.stderr)
+      local object = compare_json(STOPS)
+      assert.same({ false, dkjson.null, "out of water" }, { object.ok, object.equal, object.error.message })
+      assert.same({}, object.strategies)
+    end)
+
+    it("ends at a run that takes too long", function()
+      process.write(script, [[
+        local tm = require "tidemill"
+        return tm.dag { tm.analyze("spins", function() while true do end end) }]])
+      local run = tidemill { "compare", script, "--timeout", "0.2" }
+      assert.equal(1, run.status)
+      assert.equal("", run.stdout)
+      assert.equal("tidemill: the run failed under reactive\n  timeout\n    the run took longer than 0.2 s\n",
+        run.stderr)
+    end)
+
+    it("tells that a script does not load", function()
+      process.write(script, "return 42")
+      local object, run = compare_json(script)
+      assert.equal(1, run.status)
+      assert.equal("invalid_dag", object.error.code)
+      assert.same({}, object.strategies)
+      assert.is_truthy(run.stderr:find("tidemill: cannot load " .. script .. "\n  ", 1, true), run.stderr)
+    end)
+
+    it("takes the input from a file, and modules from beside the script", function()
+      local run = tidemill { "compare", "spec/fixtures/siblings/requires.dag.lua", "--input", SHOUT, "--runs", "1" }
+      assert.same({ 0, "" }, { run.status, run.stderr })
+    end)
+
+    it("says so when the disk is full", function()
+      if not exists "/dev/full" then return pending "there is no /dev/full" end
+      local run = tidemill { "compare", SHOUT, "--runs", "1", to = ">/dev/full" }
+      assert.equal(1, run.status)
+      assert.equal("tidemill: cannot write to standard output: No space left on device\n", run.stderr)
+    end)
+
+    it("has colors and symbols if it is told to", function()
+      local run = tidemill { "compare", DRIFTING, "--color", "always", "--workers", "1" }
+      assert.matches("\27%[31m✗\27%[0m level", run.stdout)
+      assert.matches("✓", tidemill { "compare", SHOUT, "--color", "always" }.stdout)
+      assert.is_nil(tidemill { "compare", DRIFTING, stdin = "" }.stdout:find "\27")
+    end)
+  end)
+
+  -- What is measured, of runs that are made up.
+  describe("compares", function()
+    local compare = assert(loadfile "bin/compare.lua")()
+
+    local function outcome(started, finished, fields)
+      local made = { status = "completed", attempts = 1, started = started, finished = finished }
+      for key, value in pairs(fields or {}) do made[key] = value end
+      return made
+    end
+
+    -- A dag whose n-th run comes to make(strategy, n).
+    local function dag_of(make)
+      local dag = { strategies = {}, options = {} }
+      function dag:run(_, options)
+        table.insert(self.strategies, options.strategy)
+        table.insert(self.options, options)
+        return make(options.strategy, #self.strategies)
+      end
+      return dag
+    end
+
+    local function result_of(duration, outcomes, payload)
+      return { duration = duration, payload = payload, metadata = {}, outcomes = outcomes or {} }
+    end
+
+    local function run(dag, runs)
+      return compare(dag, "payload", { strategies = { "reactive", "level" }, runs = runs, workers = 2, timeout = 7 })
+    end
+
+    it("by turns, after one run of each that does not count", function()
+      local dag = dag_of(function(_, n) return result_of(n) end)
+      local comparison = run(dag, 2)
+      assert.same({ "reactive", "level", "reactive", "level", "reactive", "level" }, dag.strategies)
+      assert.same({ profile = true, strategy = "level", timeout = 7 }, dag.options[6])
+      assert.same({ 3, 5 }, comparison.strategies[1].durations)
+      assert.same({ 4, 6 }, comparison.strategies[2].durations)
+    end)
+
+    it("by the median, the fastest and the slowest", function()
+      local times = { 0, 0, 3, 0, 1, 0, 10, 0, 2, 0 }
+      local dag = dag_of(function(_, n) return result_of(times[n]) end)
+      local reactive = run(dag, 4).strategies[1]
+      assert.same({ 2.5, 1, 10 }, { reactive.median, reactive.fastest, reactive.slowest })
+    end)
+
+    it("by the workers' idle time, and 0 where nothing took any", function()
+      local dag = dag_of(function(strategy)
+        if strategy == "level" then return result_of(0) end
+        return result_of(10, { a = outcome(0, 8), b = outcome(1, 5), c = { status = "skipped", attempts = 0 } })
+      end)
+      local reactive, level = (table.unpack or unpack)(run(dag, 3).strategies)
+      assert.is_true(math.abs(reactive.idle - 0.4) < 1e-9)
+      assert.equal(0, level.idle)
+    end)
+
+    it("by how many callbacks ran at once", function()
+      local cases = {
+        { 0, {} },
+        { 1, { a = outcome(1, 1) } },
+        { 1, { a = outcome(0, 1), b = outcome(1, 2), c = outcome(2, 3) } },
+        { 2, { a = outcome(0, 5), b = outcome(1, 2), c = outcome(2, 3) } },
+        { 3, { a = outcome(0, 5), b = outcome(1, 4), c = outcome(2, 3), d = outcome(4, 6) } },
+      }
+      for _, case in ipairs(cases) do
+        local comparison = run(dag_of(function() return result_of(9, case[2]) end), 1)
+        assert.equal(case[1], comparison.strategies[1].at_once)
+      end
+    end)
+
+    it("payload, metadata, statuses and errors, but no times, workers or tracebacks", function()
+      local function with(n, fields)
+        fields.worker = n
+        return result_of(n, { a = outcome(n, n + 1, fields) })
+      end
+      local function first_path(make)
+        local comparison = run(dag_of(make), 1)
+        local level = comparison.strategies[2]
+        assert.equal(comparison.equal, level.equal)
+        assert.is_true(comparison.strategies[1].equal)
+        return level.differences and level.differences.first[1].path
+      end
+      local function if_level(strategy, value, other)
+        if strategy == "level" then return value end
+        return other
+      end
+
+      assert.is_nil(first_path(function(_, n)
+        return with(n, { error = { code = "x", traceback = "at " .. n }, errors = { { traceback = "at " .. n } } })
+      end))
+      assert.is_nil(first_path(function() return result_of(1, {}, { { 0 / 0 }, b = { c = 1 } }) end))
+      assert.equal("payload[1].b", first_path(function(strategy)
+        return result_of(1, {}, { { b = if_level(strategy, 1) } })
+      end))
+      assert.equal("payload", first_path(function(strategy) return result_of(1, {}, if_level(strategy, false)) end))
+      assert.equal("outcomes.a.status", first_path(function(strategy, n)
+        return with(n, { status = if_level(strategy, "skipped", "completed") })
+      end))
+      assert.equal("outcomes.a.error.message", first_path(function(strategy, n)
+        return with(n, { error = { message = if_level(strategy, "ebb", "flood") } })
+      end))
+      assert.equal("outcomes.a.errors[1].cause.x", first_path(function(strategy, n)
+        return with(n, { errors = { { cause = { x = if_level(strategy, 1, 2) } } } })
+      end))
+    end)
+
+    it("up to five differences, and counts the others", function()
+      local comparison = run(dag_of(function(_, n)
+        local list = {}
+        for i = 1, 12 do list[i] = n == 4 and -i or i end
+        return result_of(1, {}, list)
+      end), 1)
+      local found = comparison.strategies[2].differences
+      assert.equal(12, found.count)
+      assert.equal(5, #found.first)
+      assert.same({ path = "payload[5]", expected = 5, actual = -5 }, found.first[5])
+    end)
+
+    it("and hands out the first failure", function()
+      local comparison, failure = run(dag_of(function(_, n)
+        return result_of(1), n > 1 and { message = n } or nil
+      end), 2)
+      assert.is_true(comparison.equal)
+      assert.same({ error = { message = 2 }, strategy = "level" }, failure)
+      comparison, failure = run(dag_of(function(_, n)
+        if n == 3 then return nil, { code = "timeout" } end
+        return result_of(1), { message = n }
+      end), 2)
+      assert.is_nil(comparison)
+      assert.same({ error = { code = "timeout" }, strategy = "reactive" }, failure)
     end)
   end)
 

@@ -16,7 +16,7 @@ local M = {}
 local function index_modules()
   local functions, tables = {}, {}
   local names = {}
-  for name in pairs(package.loaded) do
+  for name in next, package.loaded do
     if type(name) == "string" then names[#names + 1] = name end
   end
   table.sort(names, function(x, y) return #x == #y and x < y or #x < #y end)
@@ -24,7 +24,7 @@ local function index_modules()
     local module = package.loaded[name]
     if type(module) == "table" and not tables[module] then
       tables[module] = name
-      for field, value in pairs(module) do
+      for field, value in next, module do
         if type(field) == "string" and type(value) == "function" and not functions[value] then
           functions[value] = { name, field }
         end
@@ -52,7 +52,8 @@ Packer.__index = Packer
 function Packer:refuse(trail, what)
   self.problems[#self.problems + 1] = {
     processor = self.processor,
-    text = ("%s: %s cannot travel to a worker; use a script"):format(table.concat(trail), what),
+    text = ("%s%s%s cannot travel to a worker; use a script"):format(table.concat(trail),
+      #trail == 1 and " " or ": ", what),
   }
   return nil
 end
@@ -147,6 +148,19 @@ function Packer:encode(value, trail)
   return value
 end
 
+-- Upvalues that are nested very deep overflow the stack, which is a problem like others.
+function Packer:field(packed, item, field)
+  local label = field:gsub("_", ".") .. ":"
+  local ok, encoded = pcall(self.encode, self, item[field], { label })
+  if ok then
+    packed[field] = encoded
+  elseif tostring(encoded):find "overflow" then
+    self:refuse({ label }, "a value that is nested this deep")
+  else
+    error(encoded, 0)
+  end
+end
+
 local fields = { "run", "when", "setup", "options", "retry_when" }
 
 --- The bundle for a list of processors as declare.functions makes it, and the problems there are.
@@ -160,9 +174,7 @@ function M.pack(items)
   for index, item in ipairs(items) do
     local packed = { id = item.id, timed = item.timed }
     packer.processor = index
-    for _, field in ipairs(fields) do
-      packed[field] = packer:encode(item[field], { field:gsub("_", ".") .. ":" })
-    end
+    for _, field in ipairs(fields) do packer:field(packed, item, field) end
     packer.bundle.processors[index] = packed
   end
   return packer.bundle, packer.problems
@@ -170,7 +182,11 @@ end
 
 -- A module that lacks the field here, or a module that cannot be loaded, is an error of the load.
 local function by_name(module, field)
-  local value = require(module)
+  local ok, value = pcall(require, module)
+  if not ok then
+    error(("an upvalue refers to module '%s', which a worker cannot load: %s"):format(module,
+      tostring(value)), 0)
+  end
   if field then value = value[field] end
   if value == nil then error(("%s.%s does not exist in a worker"):format(module, field), 0) end
   return value

@@ -120,6 +120,7 @@ local function one_or_more(what)
 end
 
 local MOST_SECONDS = 1e9
+local MOST_RETRIES = 60000
 
 local function number_in(least, most, what)
   return function(value)
@@ -150,7 +151,6 @@ local function plain_table(value)
 end
 
 local retry_keys = {
-  max = positive_integer,
   backoff = number_in(0, MOST_SECONDS, "a number of seconds"),
   factor = number_in(1, 1e6, "a factor from 1 on"),
   max_backoff = number_in(0, MOST_SECONDS, "a number of seconds"),
@@ -158,6 +158,10 @@ local retry_keys = {
   seed = number_in(-2 ^ 53, 2 ^ 53, "a number"),
   when = a "function",
 }
+
+retry_keys.max = function(value)
+  return positive_integer(value) or number_in(1, MOST_RETRIES, "at most " .. MOST_RETRIES)(value)
+end
 
 local function retry_plan(value)
   if type(value) ~= "table" then return "must be a table, but it is " .. kind(value) end

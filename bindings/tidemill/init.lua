@@ -193,7 +193,8 @@ local Dag = core.methods_of "tidemill.dag"
 -- called by engine:step once the run has settled, with what run:wait would return.
 function Dag:start(payload, options, callback)
   if type(options) == "function" and callback == nil then options, callback = nil, options end
-  local run, handle = core.start(self, payload, options, callback ~= nil)
+  local ok, run, handle = pcall(core.start, self, payload, options, callback ~= nil)
+  if not ok then error(run, 2) end
   if not run or callback == nil then return run, not run and handle or nil end
   local fields = core.fields(core.fields(self).engine)
   fields.pending = fields.pending or {}
@@ -204,6 +205,7 @@ end
 --- Calls back for every run that has settled since; returns how many. What a callback raises comes out
 -- here, and the rest wait for the next step.
 function Engine:step()
+  check_engine(self, "step")
   local fields, count = core.fields(self), 0
   for handle in core.next_settled, self do
     local entry = fields.pending[handle]
