@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* dag:run and dag:start, and the userdata they return. A result is the settled run itself, handed
  * over, not copied; what a caller looks at is made into Lua values at the first look. */
+#include <math.h>
 #include <string.h>
 
 #include "bindings/host.h"
@@ -129,7 +130,7 @@ static uint64_t check_timeout(lua_State *L)
     lua_Number seconds = lua_tonumber(L, -1);
     if (!(seconds > 0 && seconds <= 1e9))
         luaL_error(L, "option 'timeout' must be a positive number of seconds");
-    return (uint64_t)((double)seconds * 1e9);
+    return (uint64_t)ceil((double)seconds * 1e9);
 }
 
 /* Nonzero: nil and an error are pushed. */

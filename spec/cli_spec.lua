@@ -401,7 +401,7 @@ describe("tidemill", function()
 
     for _, strategy in ipairs { "reactive", "work_queue" } do
       it("has none under --strategy " .. strategy, function()
-        local run = meet("--strategy", strategy, "--timeout", "60")
+        local run = meet("--strategy", strategy, "--timeout", "10")
         assert.equal("", run.stderr)
         assert.equal("met", run.stdout)
       end)
