@@ -44,17 +44,25 @@ void ti_error_push(lua_State *L, ti_text processor, const ti_error *error)
     lua_setmetatable(L, -2);
 }
 
-static int is_cancelled(lua_State *L)
+/* The state that a method of ctx was made for, in the same call. */
+static ti_state *current(lua_State *L)
 {
     ti_state *state = lua_touserdata(L, lua_upvalueindex(1));
-    lua_pushboolean(L, state->task && ti_worker_must_stop(state->serving));
+    if (!state->task || (lua_Number)state->call != lua_tonumber(L, lua_upvalueindex(2)))
+        luaL_error(L, "ctx is used after its callback returned");
+    return state;
+}
+
+static int is_cancelled(lua_State *L)
+{
+    ti_state *state = current(L);
+    lua_pushboolean(L, ti_worker_must_stop(state->serving));
     return 1;
 }
 
 static int time_left(lua_State *L)
 {
-    ti_state *state = lua_touserdata(L, lua_upvalueindex(1));
-    double seconds = state->task ? ti_worker_time_left(state->serving) : -1;
+    double seconds = ti_worker_time_left(current(L)->serving);
     if (seconds < 0)
         lua_pushnil(L);
     else
@@ -65,7 +73,8 @@ static int time_left(lua_State *L)
 static void push_method(lua_State *L, ti_state *state, lua_CFunction method)
 {
     lua_pushlightuserdata(L, state);
-    lua_pushcclosure(L, method, 1);
+    lua_pushnumber(L, (lua_Number)state->call);
+    lua_pushcclosure(L, method, 2);
 }
 
 /* Marks all ancestors of the task's step and lists them; returns how many. The marks and the list
@@ -77,18 +86,20 @@ static uint32_t find_ancestors(lua_State *L, ti_state *state, const uint32_t **l
         uint32_t *grown = realloc(state->ancestors, 2 * plan->count * sizeof *grown);
         if (!grown)
             luaL_error(L, "not enough memory");
+        memset(grown, 0, 2 * plan->count * sizeof *grown);
         state->ancestors = grown;
         state->ancestor_room = plan->count;
+        state->ancestor_mark = 0;
     }
-    uint32_t *marks = state->ancestors, *found = marks + plan->count, count = 0;
-    memset(marks, 0, plan->count * sizeof *marks);
+    uint32_t *marks = state->ancestors, *found = marks + state->ancestor_room, count = 0;
+    uint32_t mark = ++state->ancestor_mark; /* so that old marks need not be cleared */
     uint32_t step = state->task->index;
     for (uint32_t next = 0;; step = found[next++]) {
         const uint32_t *dependency = plan->dependencies + plan->steps[step].first_dependency;
         const uint32_t *end = plan->dependencies + plan->steps[step + 1].first_dependency;
         for (; dependency < end; dependency++)
-            if (!marks[*dependency]) {
-                marks[*dependency] = 1;
+            if (marks[*dependency] != mark) {
+                marks[*dependency] = mark;
                 found[count++] = *dependency;
             }
         if (next == count)

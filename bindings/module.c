@@ -41,6 +41,35 @@ static ti_host_engine *check_engine(lua_State *L)
 
 __attribute__((visibility("default"))) int luaopen_tidemill_core(lua_State *L);
 
+/* What invoke does with a worker's state; the results are freed with the userdata that holds it. */
+typedef struct ti_call {
+    ti_builder scratch;
+    ti_value *argument, *result;
+    ti_error *error;
+} ti_call;
+
+static int call_free(lua_State *L)
+{
+    ti_call *call = tl_test_userdata(L, 1, "tidemill.call");
+    if (!call)
+        return 0;
+    ti_builder_trim(&call->scratch, true);
+    ti_value_release(call->argument);
+    ti_value_release(call->result);
+    ti_error_free(call->error);
+    *call = (ti_call){0};
+    return 0;
+}
+
+static ti_call *new_call(lua_State *L)
+{
+    ti_call *call = tl_new_userdata(L, sizeof *call);
+    *call = (ti_call){0};
+    luaL_getmetatable(L, "tidemill.call");
+    lua_setmetatable(L, -2);
+    return call;
+}
+
 /* The default where there is none better: signals are held back under the thread sanitizer. */
 #if defined(__SANITIZE_THREAD__) || defined(_WIN32)
 #define DEFAULT_PREEMPT TI_PREEMPT_HOOK
@@ -82,17 +111,14 @@ static int engine_open(lua_State *L)
     lua_pushinteger(L, (lua_Integer)config.workers);
     lua_setfield(L, -2, "workers");
     lua_pop(L, 1);
-    ti_error *error = NULL;
+    ti_call *call = new_call(L); /* holds the error */
+    lua_insert(L, -2);
     self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
-    self->engine =
-        ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1, &error);
-    if (self->engine)
-        return 1;
-    int pushed = ti_host_fail(L, error->code, "%s", error->message);
-    ti_error_free(error);
-    return pushed;
+    self->engine = ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1,
+                                  &call->error);
+    return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);
 }
 
 static int engine_close(lua_State *L)
@@ -106,9 +132,13 @@ static int engine_close(lua_State *L)
 /* Also closes it, so that threads never outlive the Lua state that started them. */
 static int engine_free(lua_State *L)
 {
-    ti_host_engine *self = lua_touserdata(L, 1);
+    ti_host_engine *self = tl_test_userdata(L, 1, TI_ENGINE_TYPE);
+    if (!self)
+        return 0;
     if (self->engine)
         ti_engine_close(self->engine);
+    for (ti_run *run; self->engine && (run = ti_engine_next_settled(self->engine));)
+        ti_run_release(run);
     ti_engine_release(self->engine);
     ti_state_config_free(self->config);
     ti_builder_trim(&self->scratch, true);
@@ -125,22 +155,6 @@ static int engine_tostring(lua_State *L)
     else
         lua_pushfstring(L, "%s: %d workers", TI_ENGINE_TYPE, (int)self->engine->workers);
     return 1;
-}
-
-/* What invoke does with a worker's state; the results are freed with the userdata that holds it. */
-typedef struct ti_call {
-    ti_value *argument, *result;
-    ti_error *error;
-} ti_call;
-
-static int call_free(lua_State *L)
-{
-    ti_call *call = lua_touserdata(L, 1);
-    ti_value_release(call->argument);
-    ti_value_release(call->result);
-    ti_error_free(call->error);
-    *call = (ti_call){0};
-    return 0;
 }
 
 static int push_call(lua_State *L, const ti_call *call)
@@ -163,10 +177,7 @@ static int engine_invoke(lua_State *L)
     uint64_t key = (uint64_t)luaL_checknumber(L, 4);
     ti_conversion conversion = {.scratch = &self->scratch, .root = "argument"};
     lua_settop(L, 5);
-    ti_call *call = tl_new_userdata(L, sizeof *call);
-    *call = (ti_call){0};
-    luaL_getmetatable(L, "tidemill.call");
-    lua_setmetatable(L, -2);
+    ti_call *call = new_call(L);
     call->argument = ti_convert_to(L, 5, &conversion);
     if (!call->argument)
         return ti_host_fail(L, conversion.code, "%s", conversion.message);
@@ -202,7 +213,9 @@ typedef struct ti_compilation {
 
 static int compilation_free(lua_State *L)
 {
-    ti_compilation *self = lua_touserdata(L, 1);
+    ti_compilation *self = tl_test_userdata(L, 1, "tidemill.compilation");
+    if (!self)
+        return 0;
     ti_dag_free(self->dag);
     self->dag = NULL;
     ti_problems_clear(&self->problems);
@@ -390,12 +403,14 @@ static int compile(lua_State *L)
     ti_host_push_fields(L, result);
     lua_pushvalue(L, 1);
     lua_setfield(L, -2, "engine");
+    if (!engine->engine)
+        return luaL_error(L, "the engine is gone");
     if (!read_dag(L, 3, self))
         return luaL_error(L, "not enough memory");
     ti_plan *plan = ti_plan_compile(self->dag, &self->problems);
     if (!plan && self->problems.count)
         return push_problems(L, &self->problems);
-    dag->program = plan && engine->engine ? ti_program_new(engine->engine, plan, key) : NULL;
+    dag->program = plan ? ti_program_new(engine->engine, plan, key) : NULL;
     if (!dag->program)
         return luaL_error(L, "not enough memory");
     lua_pushvalue(L, result);
@@ -406,15 +421,11 @@ static int compile(lua_State *L)
 /* why_not(value, name) -> what keeps it from travelling, or nothing */
 static int why_not(lua_State *L)
 {
-    ti_call *call = tl_new_userdata(L, sizeof *call + sizeof(ti_builder));
-    ti_builder *scratch = (ti_builder *)(void *)(call + 1);
-    *call = (ti_call){0};
-    *scratch = (ti_builder){0};
-    ti_conversion conversion = {.scratch = scratch, .root = luaL_checkstring(L, 2)};
-    ti_value *value = ti_convert_to(L, 1, &conversion);
-    ti_builder_trim(scratch, true);
-    ti_value_release(value);
-    if (value)
+    const char *root = luaL_checkstring(L, 2);
+    ti_call *call = new_call(L);
+    ti_conversion conversion = {.scratch = &call->scratch, .root = root};
+    call->result = ti_convert_to(L, 1, &conversion);
+    if (call->result)
         return 0;
     lua_pushstring(L, conversion.message);
     return 1;
@@ -422,7 +433,9 @@ static int why_not(lua_State *L)
 
 static int dag_free(lua_State *L)
 {
-    ti_host_dag *self = lua_touserdata(L, 1);
+    ti_host_dag *self = tl_test_userdata(L, 1, TI_DAG_TYPE);
+    if (!self)
+        return 0;
     ti_program_release(self->program);
     self->program = NULL;
     return 0;

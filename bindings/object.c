@@ -24,22 +24,26 @@ static int object_index(lua_State *L)
 void ti_host_new_type(lua_State *L, const char *type, const luaL_Reg *methods,
                       const luaL_Reg *metamethods)
 {
-    if (!luaL_newmetatable(L, type))
+    luaL_newmetatable(L, type);
+    lua_getfield(L, -1,
+                 "methods"); /* set last, so an attempt that ran out of memory is made again */
+    bool done = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    if (done)
         return; /* the module was loaded before, and its objects live on */
     tl_set_functions(L, metamethods);
     lua_pushstring(L, type);
     lua_setfield(L, -2, "__name");
     lua_newtable(L);
     tl_set_functions(L, methods);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "methods");
     lua_getfield(L, -2, "__index");
     if (lua_isnil(L, -1)) {
         lua_pushvalue(L, -2);
         lua_pushcclosure(L, object_index, 1);
         lua_setfield(L, -4, "__index");
     }
-    lua_pop(L, 2);
+    lua_pop(L, 1);
+    lua_setfield(L, -2, "methods");
 }
 
 void ti_host_push_fields(lua_State *L, int index)

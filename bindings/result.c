@@ -19,9 +19,18 @@ static ti_host_run *new_run(lua_State *L, const char *type)
     return self;
 }
 
+/* A run or a result, or NULL: anybody may call a __gc. */
+static ti_host_run *either(lua_State *L)
+{
+    ti_host_run *self = tl_test_userdata(L, 1, TI_RESULT_TYPE);
+    return self ? self : tl_test_userdata(L, 1, TI_RUN_TYPE);
+}
+
 static int run_free(lua_State *L)
 {
-    ti_host_run *self = lua_touserdata(L, 1);
+    ti_host_run *self = either(L);
+    if (!self)
+        return 0;
     ti_run_release(self->run);
     ti_value_release(self->input);
     ti_value_release(self->metadata);
@@ -29,9 +38,9 @@ static int run_free(lua_State *L)
     return 0;
 }
 
-static void tell_collector(lua_State *L, ti_host_engine *engine, ti_run *run)
+static void tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
 {
-    engine->garbage += run->plan->count * sizeof *run->nodes + ti_load_relaxed(&run->bytes);
+    engine->garbage += bytes;
     if (engine->garbage < GARBAGE_STEP)
         return;
     size_t kilobytes = engine->garbage >> 10;
@@ -47,7 +56,7 @@ static void tell_collector(lua_State *L, ti_host_engine *engine, ti_run *run)
 static int finish(lua_State *L, ti_host_engine *engine, ti_run *run)
 {
     int result = lua_gettop(L);
-    tell_collector(L, engine, run);
+    tell_collector(L, engine, ti_load_relaxed(&run->bytes));
     ti_status status = ti_run_status(run);
     if (status == TI_COMPLETED)
         return 1;
@@ -186,10 +195,12 @@ static int prepare(lua_State *L, ti_host_dag *dag, ti_host_run *self)
     self->input = ti_convert_to(L, 2, &conversion);
     if (!self->input)
         return ti_host_fail(L, conversion.code, "%s", conversion.message);
+    size_t bytes = self->input->bytes + (self->metadata ? self->metadata->bytes : 0);
     self->run = ti_run_new(dag->program, self->input, self->metadata, &options);
     self->input = self->metadata = NULL;
     if (!self->run)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for a run");
+    tell_collector(L, dag->engine, bytes + self->run->plan->count * sizeof *self->run->nodes);
     return 0;
 }
 
@@ -266,8 +277,8 @@ static int run_cancel(lua_State *L)
 
 static int run_close(lua_State *L)
 {
-    ti_host_run *self = lua_touserdata(L, 1);
-    if (self->run)
+    ti_host_run *self = either(L);
+    if (self && self->run)
         ti_run_cancel(self->run, NULL, 0);
     return run_free(L);
 }

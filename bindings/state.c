@@ -41,6 +41,8 @@ static void select_program(lua_State *L, ti_state *state, uint64_t key)
     push_registered(L, &programs_key);
     lua_pushnumber(L, (lua_Number)key);
     lua_rawget(L, -2);
+    if (!lua_istable(L, -1))
+        luaL_error(L, "the callbacks of this DAG are not in this worker");
     lua_replace(L, CALLBACKS);
     lua_pop(L, 1);
     state->selected = key;
@@ -52,6 +54,8 @@ void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field)
     push_registered(L, &programs_key);
     lua_pushnumber(L, (lua_Number)state->task->run->program->key);
     lua_rawget(L, -2);
+    if (!lua_istable(L, -1))
+        luaL_error(L, "the callbacks of this DAG are not in this worker");
     lua_getfield(L, -1, field);
     lua_rawgeti(L, -1, (int)(state->task->step->slot + 1));
     lua_replace(L, -4);
@@ -122,7 +126,7 @@ static int decide_protected(lua_State *L)
     ti_error_push(L, ti_plan_id(task->run->plan, task->index), decision->error);
     lua_pushinteger(L, task->node->attempts);
     lua_setfield(L, -2, "attempt");
-    decision->state->stoppable = true;
+    decision->state->stoppable = !ti_worker_must_stop(decision->state->serving);
     lua_call(L, 1, 1);
     decision->retryable = lua_toboolean(L, -1);
     return 0;
@@ -152,6 +156,18 @@ static void fail(ti_state *state, ti_error *error)
     bool retryable = ti_worker_may_retry(state->serving) && decide(state, &error);
     state->task = NULL;
     ti_worker_fail(state->serving, error, retryable);
+}
+
+/* The task must stop. A timeout is an error that may be worth another attempt. */
+static void stop(ti_state *state)
+{
+    ti_error *late = ti_worker_timeout_error(state->serving);
+    if (late) {
+        fail(state, late);
+        return;
+    }
+    state->task = NULL;
+    ti_worker_stop(state->serving);
 }
 
 static const char *intent_name(const ti_task *task)
@@ -229,6 +245,13 @@ static bool read_metadata(lua_State *L, ti_state *state, int index, ti_value **m
 
 static void complete(ti_state *state, ti_value *payload, ti_value *metadata)
 {
+    if (state->task->step->flags & TI_STEP_TIMEOUT && ti_worker_must_stop(state->serving)) {
+        ti_value_release(state->unanswered);
+        ti_value_release(metadata);
+        state->unanswered = NULL;
+        stop(state);
+        return;
+    }
     state->task = NULL;
     state->unanswered = NULL;
     ti_worker_complete(state->serving, payload, metadata);
@@ -484,8 +507,9 @@ static ti_error *describe(ti_state *state, int status, ti_code code)
 }
 
 /* Makes what was raised, which is on top of the stack, the answer of the current task; pops it. An
- * error that hit between two tasks (no memory to begin with) the next one has to bear. */
-static void blame(ti_state *state, int status)
+ * error that hit between two tasks (no memory to begin with) the next one has to bear. False: there
+ * is none. */
+static bool blame(ti_state *state, int status)
 {
     if (!state->task)
         state->task = ti_worker_next(state->serving);
@@ -501,12 +525,13 @@ static void blame(ti_state *state, int status)
     state->stoppable = false;
     if (state->task && !ti_worker_must_stop(state->serving)) {
         fail(state, error);
-        return;
+        return true;
     }
     ti_error_free(error);
-    if (state->task)
-        ti_worker_stop(state->serving);
-    state->task = NULL;
+    if (!state->task)
+        return false;
+    stop(state);
+    return true;
 }
 
 /* The engine gave this state and its thread up, and the callback has returned after all. Nothing of
@@ -521,19 +546,19 @@ static void serve(void *context, ti_worker *worker)
 {
     ti_state *state = context;
     lua_State *L = state->L;
-    int status;
+    bool again;
     state->serving = worker;
     do {
+        ti_stop_reset(state);
         lua_pushvalue(L, SERVE);
         lua_pushlightuserdata(L, state);
-        status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
+        int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
         state->leavable = false;
         if (state->abandoned)
             end_orphan(state);
         state->stoppable = false;
-        if (status)
-            blame(state, status);
-    } while (status);
+        again = status && blame(state, status);
+    } while (again);
     state->serving = NULL;
 }
 
@@ -572,6 +597,7 @@ ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
         .argument = argument,
         .conversion = {.scratch = &state->scratch, .root = function},
     };
+    ti_stop_reset(state);
     lua_pushvalue(L, INVOKE);
     lua_pushlightuserdata(L, &invocation);
     int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);

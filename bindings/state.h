@@ -35,6 +35,7 @@ typedef struct ti_state {
     ti_builder scratch;
     uint32_t *ancestors;    /* work space of the ancestor walk */
     uint32_t ancestor_room; /* in processors */
+    uint32_t ancestor_mark; /* of the last walk */
     struct {
         uint64_t serial; /* of the run; values of others may have the same address */
         const ti_value *value;
@@ -82,6 +83,7 @@ void ti_context_push_metadata(lua_State *L, ti_state *state);
 
 /* In stop.c: what stops callbacks. */
 void ti_stop_open(lua_State *L, ti_preempt mode); /* may raise */
+void ti_stop_reset(ti_state *state);              /* drops hooks that scripts left */
 void ti_stop_interrupt(ti_state *state);          /* in a signal handler */
 bool ti_stop_abandon(ti_state *state);            /* likewise; as ti_backend.abandon */
 

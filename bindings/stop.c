@@ -31,7 +31,9 @@ static ti_preempt mode_of(lua_State *L)
 static void hook(lua_State *L, lua_Debug *activation)
 {
     (void)activation;
-    if (must_stop(ti_state_of(L))) {
+    ti_state *state = ti_state_of(L);
+    if (must_stop(state)) {
+        state->running = L; /* the error may unwind past who would set it back */
         lua_sethook(L, hook, stop_mask, 1);
         luaL_error(L, "stopped by the engine");
     } else if (mode_of(L) == TI_PREEMPT_HOOK) {
@@ -39,6 +41,15 @@ static void hook(lua_State *L, lua_Debug *activation)
     } else {
         lua_sethook(L, NULL, 0, 0);
     }
+}
+
+void ti_stop_reset(ti_state *state)
+{
+    lua_Hook there = lua_gethook(state->L);
+    if (there && there != hook)
+        lua_sethook(state->L, NULL, 0, 0);
+    if (state->config->mode == TI_PREEMPT_HOOK && there != hook)
+        lua_sethook(state->L, hook, LUA_MASKCOUNT, EVERY);
 }
 
 void ti_stop_interrupt(ti_state *state)

@@ -64,6 +64,9 @@ void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
 /* Answers the current task: it contributes nothing, and its dependents go on. */
 void ti_worker_skip(ti_worker *worker);
 
+/* What the current task fails with if its timeout is why it must stop; NULL: its run is. */
+ti_error *ti_worker_timeout_error(const ti_worker *worker);
+
 /* Answers the current task, which ti_worker_must_stop told to stop. */
 void ti_worker_stop(ti_worker *worker);
 

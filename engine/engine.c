@@ -8,6 +8,11 @@
 #include "engine/limits.h"
 #include "engine/preempt.h"
 
+static bool forked(const ti_engine *engine)
+{
+    return uv_os_getpid() != engine->process;
+}
+
 static void close_contexts(ti_engine *engine)
 {
     for (uint32_t w = 0; w < engine->workers; w++)
@@ -93,6 +98,7 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         engine->backend[b].vtable = choices[b].vtable;
         engine->backend[b].shared = choices[b].shared;
     }
+    engine->process = uv_os_getpid();
     engine->settled_end = &engine->settled;
     atomic_init(&engine->references, 1);
     open_seats(engine);
@@ -131,6 +137,8 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
 {
     ti_worker *worker = &engine->seats[index];
     bool taken;
+    if (forked(engine))
+        return NULL;
     ti_add_sc(&worker->claims, 1);
     uv_mutex_lock(&engine->lock);
     while (!(taken = try_to_sit(worker)) && !engine->closed)
@@ -152,6 +160,8 @@ static void stand_by(ti_worker *worker)
 
 void ti_engine_close(ti_engine *engine)
 {
+    if (forked(engine))
+        return;
     uv_mutex_lock(&engine->lock);
     if (engine->closers++) {
         while (!engine->closed)
@@ -172,8 +182,6 @@ void ti_engine_close(ti_engine *engine)
     for (uint32_t i = 0; i < engine->workers; i++)
         stand_by(ti_engine_claim(engine, i));
     close_contexts(engine);
-    for (ti_run *run; (run = ti_engine_next_settled(engine));)
-        ti_run_release(run);
     uv_mutex_lock(&engine->lock);
     engine->closed = true;
     uv_cond_broadcast(&engine->changed);
@@ -182,7 +190,7 @@ void ti_engine_close(ti_engine *engine)
 
 bool ti_engine_closed(ti_engine *engine)
 {
-    return ti_load_acquire(&engine->closing);
+    return ti_load_acquire(&engine->closing) || forked(engine);
 }
 
 ti_engine *ti_engine_retain(ti_engine *engine)
@@ -193,7 +201,7 @@ ti_engine *ti_engine_retain(ti_engine *engine)
 
 void ti_engine_release(ti_engine *engine)
 {
-    if (!engine || !ti_drop_reference(&engine->references))
+    if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
         return;
     ti_engine_close(engine);
     ti_pool_free(&engine->pool);
@@ -327,15 +335,21 @@ void ti_engine_queue(ti_engine *engine, ti_node *chain)
 {
     if (!chain)
         return;
-    ti_node *last = chain;
-    for (;; last = last->next) {
-        last->status = TI_READY;
-        if (last->run->executor->queue)
-            last->run->executor->queue(last);
-        if (!last->next)
-            break;
+    ti_node *first = NULL, *last = NULL;
+    while (chain) {
+        ti_node *node = chain;
+        chain = node->next;
+        node->status = TI_READY;
+        if (node->run->executor->queue)
+            node = node->run->executor->queue(node); /* from here on the node may run */
+        node->next = NULL;
+        if (last)
+            last->next = node;
+        else
+            first = node;
+        last = node;
     }
-    ti_inbox_send(&engine->inbox, chain, last);
+    ti_inbox_send(&engine->inbox, first, last);
     ti_pool_wake(&engine->pool);
 }
 
@@ -364,6 +378,8 @@ static bool must_stop(ti_run *run)
 bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
 {
     bool runs = false;
+    if (forked(engine))
+        return false;
     uv_mutex_lock(&engine->lock);
     for (ti_run *run = engine->runs; run; run = run->next) {
         if (!must_stop(run))
@@ -383,20 +399,23 @@ void ti_engine_stop(ti_engine *engine, const ti_worker *self)
         ti_control_expect(&engine->control, ti_now() + 1000000);
 }
 
-/* A run that is past its deadline, retained; or NULL. *next is when the next one is. */
+/* The runs that are past their deadline, retained, linked by `next_late`. *next is when the next
+ * one is. */
 static ti_run *find_late(ti_engine *engine, uint64_t now, uint64_t *next)
 {
     ti_run *late = NULL;
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->runs; run && !late; run = run->next) {
+    for (ti_run *run = engine->runs; run; run = run->next) {
         unsigned phase = ti_load_sc(&run->phase);
         uint64_t deadline = ti_load_sc(&run->deadline);
         if ((phase != TI_IN_FLIGHT && phase != TI_AWAITED) || !deadline)
             continue;
-        if (deadline > now)
+        if (deadline > now) {
             *next = deadline < *next ? deadline : *next;
-        else if (ti_load_sc(&run->stop) == TI_GO && ti_run_retain_live(run))
+        } else if (ti_load_sc(&run->stop) == TI_GO && ti_run_retain_live(run)) {
+            run->next_late = late;
             late = run;
+        }
     }
     uv_mutex_unlock(&engine->lock);
     return late;
@@ -404,10 +423,14 @@ static ti_run *find_late(ti_engine *engine, uint64_t now, uint64_t *next)
 
 static void stop_late(ti_run *run, uint64_t now)
 {
-    uint64_t deadline = ti_load_sc(&run->deadline); /* it may be another flight of it by now */
-    if (deadline && deadline <= now)
-        ti_run_stop(run, TI_STOP_TIMEOUT, NULL, 0);
-    ti_run_release(run);
+    while (run) {
+        ti_run *next = run->next_late;
+        uint64_t deadline = ti_load_sc(&run->deadline); /* it may be another flight of it by now */
+        if (deadline && deadline <= now)
+            ti_run_stop(run, TI_STOP_TIMEOUT, NULL, 0);
+        ti_run_release(run);
+        run = next;
+    }
 }
 
 /* True: the callback that runs there is late, and is told to stop. */
@@ -433,9 +456,7 @@ static bool check_call(ti_engine *engine, ti_worker *worker, uint64_t now, uint6
 uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late)
 {
     uint64_t next = UINT64_MAX;
-    ti_run *run;
-    while ((run = find_late(engine, now, &next)))
-        stop_late(run, now);
+    stop_late(find_late(engine, now, &next), now);
     for (uint32_t i = 0; i < engine->workers; i++)
         *late = check_call(engine, &engine->seats[i], now, &next) || *late;
     return next;
@@ -558,8 +579,8 @@ ti_code ti_engine_start(ti_engine *engine, ti_run *run)
 
 bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds)
 {
-    if (ti_run_settled(run))
-        return true;
+    if (ti_run_settled(run) || forked(engine))
+        return ti_run_settled(run);
     uint64_t began = uv_hrtime(), spent = 0;
     uv_mutex_lock(&engine->lock);
     unsigned phase = TI_IN_FLIGHT;
@@ -601,8 +622,10 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
 {
     uv_mutex_lock(&engine->lock);
     ti_run *run = program->idle;
-    if (run)
+    if (run) {
         program->idle = run->next_idle;
+        program->idle_count--;
+    }
     uv_mutex_unlock(&engine->lock);
     return run;
 }
@@ -610,9 +633,15 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
 void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *run)
 {
     uv_mutex_lock(&engine->lock);
-    run->next_idle = program->idle;
-    program->idle = run;
+    bool kept = program->idle_count < 2 * engine->workers;
+    if (kept) {
+        run->next_idle = program->idle;
+        program->idle = run;
+        program->idle_count++;
+    }
     uv_mutex_unlock(&engine->lock);
+    if (!kept)
+        ti_run_destroy(run);
 }
 
 static void forget(ti_engine *engine, ti_worker *worker, uint64_t key)

@@ -32,8 +32,10 @@ typedef struct ti_engine {
         const ti_backend *vtable;
         void *shared;
     } backend[TI_MOST_BACKENDS]; /* [const] */
-    atomic_uint references;      /* [atomic] */
-    atomic_uchar closing;        /* [atomic] */
+    uv_pid_t
+        process; /* [const] who opened it: a child after fork has no threads and must keep off */
+    atomic_uint references; /* [atomic] */
+    atomic_uchar closing;   /* [atomic] */
     uv_mutex_t lock;
     uv_cond_t changed; /* with lock: a run settled, or a claimed seat is free */
     ti_run *runs;      /* [lock:engine] all that exist, idle ones too */
@@ -89,7 +91,8 @@ ti_code ti_engine_start(ti_engine *engine, ti_run *run);
  * UINT64_MAX: as long as it takes. */
 bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds);
 
-/* The run that settled first of those with `notify`, with a reference; NULL: none has. */
+/* After the engine has closed, too: whoever uses `notify` takes them all before it lets go of the
+ * engine. The run that settled first of those with `notify`, with a reference; NULL: none has. */
 ti_run *ti_engine_next_settled(ti_engine *engine);
 
 /* Takes a worker's seat, waiting until it is free, so that its contexts can be worked on. NULL: the

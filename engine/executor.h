@@ -19,9 +19,10 @@ typedef struct ti_executor {
      * NULL: nothing. On the thread that starts the run. */
     bool (*prepare)(ti_run *run);
 
-    /* A node has become ready and its ticket is about to be queued. NULL: nothing to do. Any
-     * thread. */
-    void (*queue)(ti_node *node);
+    /* A node has become ready: returns the ticket to queue for it. From here on another ticket may
+     * be exchanged for the node, so the caller lets go of it. NULL: the node is its own ticket.
+     * Any thread. */
+    ti_node *(*queue)(ti_node *node);
 
     /* Exchanges a ticket for the node to run. NULL: it is the node itself. With a seat. */
     ti_node *(*take)(ti_node *ticket);

@@ -11,6 +11,8 @@
 struct ti_queue {
     uv_mutex_t lock;
     uint32_t count;   /* [lock:queue] */
+    ti_node *spare;   /* [lock:queue] tickets that stand for no node */
+    ti_node *tickets; /* [const] as many as steps; of each only `run` and `next` are used */
     uint32_t steps[]; /* [lock:queue] a heap: the least priority first */
 };
 
@@ -22,9 +24,17 @@ static bool prepare(ti_run *run)
     if (!queue)
         return false;
     queue->count = 0;
-    if (uv_mutex_init(&queue->lock)) {
+    queue->spare = NULL;
+    queue->tickets = malloc(run->plan->count * sizeof *queue->tickets);
+    if (!queue->tickets || uv_mutex_init(&queue->lock)) {
+        free(queue->tickets);
         free(queue);
         return false;
+    }
+    for (uint32_t i = 0; i < run->plan->count; i++) {
+        queue->tickets[i].run = run;
+        queue->tickets[i].next = queue->spare;
+        queue->spare = &queue->tickets[i];
     }
     run->queue = queue;
     return true;
@@ -35,6 +45,7 @@ void ti_queue_free(struct ti_queue *queue)
     if (!queue)
         return;
     uv_mutex_destroy(&queue->lock);
+    free(queue->tickets);
     free(queue);
 }
 
@@ -66,12 +77,15 @@ static uint32_t pop(struct ti_queue *queue, const uint32_t *priorities)
     return first;
 }
 
-static void queue_node(ti_node *node)
+static ti_node *queue_node(ti_node *node)
 {
     ti_run *run = node->run;
     uv_mutex_lock(&run->queue->lock);
     sift_up(run->queue, run->plan->priorities, (uint32_t)(node - run->nodes));
+    ti_node *ticket = run->queue->spare;
+    run->queue->spare = ticket->next;
     uv_mutex_unlock(&run->queue->lock);
+    return ticket;
 }
 
 static ti_node *take(ti_node *ticket)
@@ -79,6 +93,8 @@ static ti_node *take(ti_node *ticket)
     ti_run *run = ticket->run;
     uv_mutex_lock(&run->queue->lock);
     uint32_t step = pop(run->queue, run->plan->priorities);
+    ticket->next = run->queue->spare;
+    run->queue->spare = ticket;
     uv_mutex_unlock(&run->queue->lock);
     return &run->nodes[step];
 }

@@ -52,12 +52,24 @@ static uint64_t exhausted(const ti_limits *limits, uint64_t wanted)
     return wanted & without;
 }
 
+static bool has_slot(const ti_run *run)
+{
+    return !run->plan->max_concurrency || run->slots > 0;
+}
+
+/* The limits in `wanted` that others wait for. */
 static uint64_t waited_for(const ti_limits *limits, uint64_t wanted)
 {
     uint64_t busy = 0;
     for (uint32_t i = 0; i < limits->count; i++)
         if (limits->waiting[i] > 0)
             busy |= (uint64_t)1 << i;
+    if (!(wanted & busy))
+        return 0;
+    busy = 0;
+    for (const ti_node *node = limits->first; node; node = node->next)
+        if (has_slot(node->run))
+            busy |= uses(node);
     return wanted & busy;
 }
 
@@ -67,11 +79,6 @@ static void count(uint32_t *counts, uint64_t bits, uint32_t by)
     for (uint32_t i = 0; bits; i++, bits >>= 1)
         if (bits & 1)
             counts[i] += by;
-}
-
-static bool has_slot(const ti_run *run)
-{
-    return !run->plan->max_concurrency || run->slots > 0;
 }
 
 static void grant(ti_limits *limits, ti_node *node)
@@ -147,7 +154,8 @@ static ti_node *grant_waiting(ti_limits *limits, uint64_t freed, const ti_run *r
             grant(limits, node);
             granted_end = append(granted_end, node);
         } else {
-            reserved |= wanted;
+            if (has_slot(node->run)) /* else the limits are not what it waits for */
+                reserved |= wanted;
             link = &node->next;
         }
         slot = slot && run->slots && run->slot_waiters;

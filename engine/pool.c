@@ -6,6 +6,7 @@
 #include "engine/pool.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "engine/engine.h"
@@ -82,9 +83,19 @@ static bool park(ti_pool *pool, ti_thread *thread)
     return true;
 }
 
+/* The host's signals are for the host's threads. */
+static void block_signals(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    sigdelset(&all, SIGURG); /* see preempt.c */
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+}
+
 static void run_thread(void *data)
 {
     ti_thread *thread = data;
+    block_signals();
     do
         sit_and_work(thread->pool, thread);
     while (park(thread->pool, thread));
@@ -117,11 +128,11 @@ static bool send_one(ti_pool *pool)
         unlink_parked(pool, thread);
     else
         sent = start_thread(pool);
+    if (!sent)
+        give_up_search(pool); /* with the lock: who parks from here on looks again afterwards */
     uv_mutex_unlock(&pool->lock);
     if (thread)
         uv_sem_post(&thread->wake);
-    if (!sent)
-        give_up_search(pool);
     return sent;
 }
 

@@ -79,6 +79,7 @@ typedef struct ti_program {
     struct ti_limits *limits;       /* [const] NULL: there are none */
     uint64_t key;                   /* [const] unique; what backends file callbacks under */
     _Atomic(struct ti_run *) spare; /* [atomic] the run that was recycled last */
+    uint32_t idle_count;            /* [lock:engine] */
     struct ti_run *idle;            /* [lock:engine] more of them */
     atomic_uint started;            /* [atomic] runs so far */
     atomic_uint light_ns;           /* [atomic] mean time of a light processor */
@@ -117,6 +118,7 @@ typedef struct ti_run {
     ti_stop verdict; /* what `stop` was: a later cancel changes nothing */
 
     struct ti_run *next_idle;       /* [lock:engine] */
+    struct ti_run *next_late;       /* [loop] */
     struct ti_run *next_settled;    /* [lock:engine] */
     struct ti_run *previous, *next; /* [lock:engine] all runs of the engine, idle ones too */
 

@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A table that occurs often in itself, as it were, is copied for each time it occurs; so there is
+ * an end to what a value may hold. */
+#define MOST_CELLS ((size_t)1 << 24)
+
 /* A scratch buffer larger than this is given back after use. */
 #define KEEP_BYTES ((size_t)1 << 20)
 
@@ -177,7 +181,7 @@ static bool grow(ti_builder *builder, size_t bytes, size_t *at)
 bool ti_builder_begin(ti_builder *builder)
 {
     size_t root;
-    builder->used = 0;
+    builder->used = builder->cells = 0;
     if (!grow(builder, sizeof(ti_cell), &root))
         return false;
     *ti_builder_cell(builder, root) = (ti_cell){.kind = TI_NIL};
@@ -198,7 +202,9 @@ bool ti_builder_string(ti_builder *builder, size_t at, const char *bytes, size_t
 bool ti_builder_table(ti_builder *builder, size_t at, ti_kind kind, size_t count, size_t *items)
 {
     size_t cells = kind == TI_MAP ? 2 * count : count;
-    if (count > SIZE_MAX / 8 / sizeof(ti_cell) || !grow(builder, cells * sizeof(ti_cell), items))
+    builder->cells += cells;
+    if (count > MOST_CELLS || builder->cells > MOST_CELLS ||
+        !grow(builder, cells * sizeof(ti_cell), items))
         return false;
     memset(builder->data + *items, 0, cells * sizeof(ti_cell));
     *ti_builder_cell(builder, at) = sized(kind, count, *items - at);

@@ -83,6 +83,7 @@ bool ti_value_equal(const ti_cell *a, const ti_cell *b);
 typedef struct ti_builder {
     char *data;
     size_t used, capacity;
+    size_t cells; /* in tables so far */
 } ti_builder;
 
 /* Forgets what was built and makes room for the root. False: no memory. */

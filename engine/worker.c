@@ -21,6 +21,13 @@
 #define HEAVY_MEMORY 8   /* a heavy step is light again after this many light runs in a row */
 #define FIND_ROUNDS 100
 
+static void set_aside(ti_worker *worker, ti_node *node)
+{
+    node->next = worker->overflow;
+    worker->overflow = node;
+    worker->overflows++;
+}
+
 static ti_node *pop_overflow(ti_worker *worker)
 {
     ti_node *node = worker->overflow;
@@ -39,7 +46,7 @@ static void refill(ti_worker *worker)
     }
 }
 
-static ti_node *take(ti_worker *worker)
+static ti_node *take_ticket(ti_worker *worker)
 {
     ti_node *node = worker->hot;
     if (node) {
@@ -51,6 +58,16 @@ static ti_node *take(ti_worker *worker)
         node = pop_overflow(worker);
         refill(worker);
     }
+    return node;
+}
+
+/* The next node to run. */
+static ti_node *take(ti_worker *worker)
+{
+    ti_node *node = worker->chosen;
+    worker->chosen = NULL;
+    if (!node && (node = take_ticket(worker)) && node->run->executor->take)
+        node = node->run->executor->take(node);
     return node;
 }
 
@@ -223,9 +240,7 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
 static void leave_for_later(ti_worker *worker, ti_node *node)
 {
     worker->serving = node->run->plan->steps[node - node->run->nodes].backend;
-    if (node->run->executor->queue)
-        node->run->executor->queue(node);
-    worker->hot = node;
+    worker->chosen = node;
 }
 
 const ti_task *ti_worker_next(ti_worker *worker)
@@ -233,8 +248,6 @@ const ti_task *ti_worker_next(ti_worker *worker)
     ti_node *node;
     while ((node = take(worker))) {
         const ti_run *run = node->run;
-        if (run->executor->take)
-            node = run->executor->take(node);
         uint32_t index = (uint32_t)(node - run->nodes);
         if (run->plan->steps[index].backend != worker->serving) {
             leave_for_later(worker, node);
@@ -341,12 +354,20 @@ static void settle_failure(ti_worker *worker, ti_error *error, bool retryable)
     finish(worker, node, task->step, TI_FAILED);
 }
 
+static ti_error *timeout_error(const ti_task *task)
+{
+    double seconds = (double)task->run->plan->timeouts[task->index] / 1e9;
+    return ti_error_format(TI_E_TIMEOUT, "it took longer than %g s", seconds);
+}
+
+ti_error *ti_worker_timeout_error(const ti_worker *worker)
+{
+    return stopped(worker->task.run) ? NULL : timeout_error(&worker->task);
+}
+
 static void time_out(ti_worker *worker)
 {
-    const ti_task *task = &worker->task;
-    double seconds = (double)task->run->plan->timeouts[task->index] / 1e9;
-    settle_failure(worker, ti_error_format(TI_E_TIMEOUT, "it took longer than %g s", seconds),
-                   true);
+    settle_failure(worker, timeout_error(&worker->task), true);
 }
 
 /* Whatever a callback returned that was told to stop is dropped. */
@@ -408,12 +429,12 @@ void ti_worker_stop(ti_worker *worker)
 
 void ti_worker_fail(ti_worker *worker, ti_error *error, bool retryable)
 {
-    if (!end_call(worker)) {
-        settle_failure(worker, error, retryable);
-        return;
+    bool late = end_call(worker);
+    if (late && error->code != TI_E_TIMEOUT) {
+        ti_error_free(error);
+        error = timeout_error(&worker->task);
     }
-    ti_error_free(error);
-    time_out(worker);
+    settle_failure(worker, error, retryable);
 }
 
 bool ti_worker_may_retry(const ti_worker *worker)
@@ -452,7 +473,7 @@ void ti_worker_drain(ti_worker *worker)
 {
     ti_node *node;
     while ((node = take(worker))) {
-        worker->hot = node;
+        worker->chosen = node;
         worker->serving = node->run->plan->steps[node - node->run->nodes].backend;
         ti_engine_backend(worker->engine, worker->serving)
             ->serve(worker->contexts[worker->serving], worker);
@@ -473,12 +494,19 @@ ti_node *ti_worker_scatter(ti_worker *worker)
     return chain;
 }
 
-/* Takes over a chain of nodes, the newest first. */
+/* Takes over a chain of tickets, the newest first. The oldest are to run first: they are pushed
+ * last, and what the ring has no room for is set aside before. */
 static void take_over(ti_worker *worker, ti_node *node)
 {
-    while (node) {
+    int64_t excess = -(int64_t)(TI_DEQUE_SIZE / 2);
+    for (const ti_node *each = node; each; each = each->next)
+        excess++;
+    for (; node; excess--) {
         ti_node *next = node->next;
-        ti_worker_push(worker, node);
+        if (excess > 0)
+            set_aside(worker, node);
+        else
+            ti_worker_push(worker, node);
         node = next;
     }
 }

@@ -16,6 +16,7 @@ struct ti_worker {
     void *contexts[TI_MOST_BACKENDS]; /* [const] what they point to: [seat] */
 
     /* [seat] only the thread that sits here */
+    ti_node *chosen;    /* taken, and exchanged for its ticket: runs before all else */
     ti_node *hot;       /* runs next */
     ti_node *overflow;  /* ready, linked: what the ring has no room for */
     uint32_t overflows; /* how many */
@@ -75,7 +76,7 @@ static inline void ti_worker_ready(ti_worker *worker, ti_node *node)
 {
     node->status = TI_READY;
     if (node->run->executor->queue)
-        node->run->executor->queue(node);
+        node = node->run->executor->queue(node);
     if (worker->hot)
         ti_worker_push(worker, node);
     else

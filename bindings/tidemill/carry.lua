@@ -48,21 +48,29 @@ end
 local Packer = {}
 Packer.__index = Packer
 
+-- A trail is the way to a value, from the inside out: linked, so that a step costs the same however
+-- long the way is.
+local function path(trail)
+  local texts = {}
+  while trail do
+    table.insert(texts, 1, trail.text)
+    trail = trail.before
+  end
+  return table.concat(texts)
+end
+
 -- Notes what cannot travel; nil takes its place, and there will be no DAG.
 function Packer:refuse(trail, what)
   self.problems[#self.problems + 1] = {
     processor = self.processor,
-    text = ("%s%s%s cannot travel to a worker; use a script"):format(table.concat(trail),
-      #trail == 1 and " " or ": ", what),
+    text = ("%s%s%s cannot travel to a worker; use a script"):format(path(trail),
+      trail.before and ": " or " ", what),
   }
   return nil
 end
 
 local function step(trail, text)
-  local longer = {}
-  for i, item in ipairs(trail) do longer[i] = item end
-  longer[#longer + 1] = text
-  return longer
+  return { before = trail, text = text }
 end
 
 -- Lists a function, table or upvalue once, under its number, and fills it. What has a problem is
@@ -151,11 +159,11 @@ end
 -- Upvalues that are nested very deep overflow the stack, which is a problem like others.
 function Packer:field(packed, item, field)
   local label = field:gsub("_", ".") .. ":"
-  local ok, encoded = pcall(self.encode, self, item[field], { label })
+  local ok, encoded = pcall(self.encode, self, item[field], { text = label })
   if ok then
     packed[field] = encoded
   elseif tostring(encoded):find "overflow" then
-    self:refuse({ label }, "a value that is nested this deep")
+    self:refuse({ text = label }, "a value that is nested this deep")
   else
     error(encoded, 0)
   end

@@ -193,6 +193,9 @@ local Dag = core.methods_of "tidemill.dag"
 -- called by engine:step once the run has settled, with what run:wait would return.
 function Dag:start(payload, options, callback)
   if type(options) == "function" and callback == nil then options, callback = nil, options end
+  if callback ~= nil and type(callback) ~= "function" then
+    error(("the callback of dag:start must be a function, but it is a %s"):format(type(callback)), 2)
+  end
   local ok, run, handle = pcall(core.start, self, payload, options, callback ~= nil)
   if not ok then error(run, 2) end
   if not run or callback == nil then return run, not run and handle or nil end

@@ -3,6 +3,7 @@
 -- errors that are raised here become errors of the load.
 local carry = require "tidemill.carry"
 local declare = require "tidemill.declare"
+require "tidemill.error" -- so that the errors that callbacks see print well
 
 local M = {}
 

@@ -3,10 +3,11 @@
 -- in the host as well as in a worker: its upvalues are plain values and other such functions, and what it answers
 -- depends on its payload and its ctx alone.
 
-local behaviours = { transform = {}, analyze = {}, failing_transform = {}, failing_analyze = {} }
+local behaviours = { transform = {}, analyze = {}, failing_transform = {}, failing_analyze = {}, condition = {} }
 
 local transform, analyze = behaviours.transform, behaviours.analyze
 local failing_transform, failing_analyze = behaviours.failing_transform, behaviours.failing_analyze
+local condition = behaviours.condition
 
 local function spin(count)
   local sum = 0
@@ -235,5 +236,37 @@ end
 function failing_analyze.return_too_much(b)
   return function() return {}, b.tag end
 end
+
+-- Conditions: functions of the metadata and the payload.
+
+function condition.always()
+  return function() return true end
+end
+
+function condition.never()
+  return function() return false end
+end
+
+function condition.answer_nothing()
+  return function() end
+end
+
+function condition.by_payload()
+  return function(_, payload) return digest(payload):byte(-1) % 2 == 0 end
+end
+
+function condition.by_metadata()
+  return function(metadata) return digest(metadata):byte(-1) % 2 == 0 end
+end
+
+function condition.vandal()
+  return function(metadata, payload)
+    vandalise(metadata)
+    if type(payload) == "table" then vandalise(payload) end
+    return "yes"
+  end
+end
+
+behaviours.failing_condition = { raise_string = raise_string, raise_table = raise_table }
 
 return behaviours

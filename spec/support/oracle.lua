@@ -198,10 +198,18 @@ local function skipped(node, root)
   }
 end
 
+-- What becomes of a node whose own condition raises or does not hold; nil if it holds.
+local function by_condition(run, node)
+  if not node.when then return nil end
+  local ok, holds = pcall(node.when, metadata_for(run, node), copy(input_of(run, node).value))
+  if not ok then return raised(node, holds) end
+  if not holds then return { status = "skipped", attempts = 0 } end
+end
+
 local function settle(run, node)
   local root = run.strategy ~= "best_effort" and failed_root(run, node)
   if root then return skipped(node, root) end
-  return call(run, node)
+  return by_condition(run, node) or call(run, node)
 end
 
 local function gather(run)
@@ -259,22 +267,24 @@ local permitted = {
   completed = { completed = true, cancelled = true },
   failed = { failed = true, cancelled = true },
   skipped = { cancelled = true },
+  passed = { skipped = true, cancelled = true }, -- skipped by its own condition
 }
 
 local function cancelled(node)
   return { status = "cancelled", error = { code = "cancelled", processor = node.id } }
 end
 
--- Whatever was called must have had all its ancestors completed.
+-- Whatever had its turn must have had all its ancestors completed, or skipped by their own conditions.
 local function has_ancestors(node, statuses)
   for id in pairs(node.ancestors) do
-    if statuses[id] ~= "completed" then return false, id end
+    if statuses[id] ~= "completed" and statuses[id] ~= "skipped" then return false, id end
   end
   return true
 end
 
 local function check_status(run, node, statuses)
   local would, is = run.outcomes[node.id].status, statuses[node.id]
+  if would == "skipped" and not run.outcomes[node.id].error then would = "passed" end
   if not permitted[would][is] then
     return ("%s is %s, it can't be: left to itself it would be %s"):format(node.id, tostring(is), would)
   end

@@ -126,6 +126,14 @@ local function names_of(rng, ids, vertices)
   return rng:shuffle(names)
 end
 
+-- Half of the DAGs have no conditions; in the others one processor in three has one.
+local function add_condition(rng, dag, processor)
+  if not dag.conditional or not rng:once_in(3) then return end
+  local set = dag.failing and rng:once_in(8) and "failing_condition" or "condition"
+  processor.condition = rng:pick(KINDS[set])
+  processor.when = behaviours[set][processor.condition](processor.behaviour)
+end
+
 local function processor_for(rng, dag, ids, vertex, earlier, rank)
   local intent = rng:once_in(3) and "analyze" or "transform"
   local behaviour = behaviour_for(rng, dag, intent, ids[vertex], rank)
@@ -136,6 +144,7 @@ local function processor_for(rng, dag, ids, vertex, earlier, rank)
     behaviour = behaviour,
     run = behaviours[behaviour.set][behaviour.kind](behaviour),
   }
+  add_condition(rng, dag, processor)
   if #earlier > 0 and rng:once_in(4) then processor.payload_from = rng:pick(processor.depends_on) end
   return processor
 end
@@ -156,6 +165,7 @@ function random_dag.new(seed)
     spin = rng:pick(SPINS),
     payload = rng:pick(PAYLOADS),
     metadata = rng:pick(METADATA),
+    conditional = rng:once_in(2),
     processors = {},
   }
   local edges = shapes[dag.shape](rng, rng:between(1, 30))
@@ -171,8 +181,9 @@ end
 function random_dag.describe(dag)
   local lines = { ("seed %d: %s, %d processors"):format(dag.seed, dag.shape, #dag.processors) }
   for _, processor in ipairs(dag.processors) do
-    lines[#lines + 1] = ("  %s %s %s <- %s%s"):format(
-      processor.intent, processor.id, processor.behaviour.kind, table.concat(processor.depends_on, ", "),
+    lines[#lines + 1] = ("  %s %s %s%s <- %s%s"):format(
+      processor.intent, processor.id, processor.behaviour.kind,
+      processor.condition and " when " .. processor.condition or "", table.concat(processor.depends_on, ", "),
       processor.payload_from and " (payload from " .. processor.payload_from .. ")" or ""
     )
   end
