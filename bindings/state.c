@@ -144,6 +144,10 @@ static bool decide(ti_state *state, ti_error **error)
     state->stoppable = false;
     if (!status)
         return decision.retryable;
+    if (ti_worker_must_stop(state->serving)) { /* which is why it raised */
+        lua_pop(L, 1);
+        return false;
+    }
     const char *why = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "it raised no string";
     ti_error *raised = ti_error_format(TI_E_PROCESSOR_FAILED, "retry.when: %s", why);
     *error = ti_error_chain(raised, *error, state->task->node->attempts);

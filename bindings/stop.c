@@ -67,8 +67,9 @@ bool ti_stop_abandon(ti_state *state)
     return state->abandoned;
 }
 
-/* coroutine.resume. Upvalue: the original. */
-static int resume(lua_State *L)
+/* coroutine.resume, and coroutine.close, which runs what is to be closed. Upvalue: the original. A
+ * stop that ended the inner coroutine goes on in the outer one. */
+static int enter(lua_State *L)
 {
     ti_state *state = ti_state_of(L);
     lua_State *outer = state->running, *inner = lua_tothread(L, 1);
@@ -79,10 +80,13 @@ static int resume(lua_State *L)
         state->running = inner;
     lua_call(L, arguments, LUA_MULTRET);
     state->running = outer;
+    if (must_stop(state))
+        lua_sethook(L, hook, stop_mask, 1);
     return lua_gettop(L);
 }
 
-/* What coroutine.wrap returns. Upvalues: the coroutine, `resume`, coroutine.close or nil. */
+/* What coroutine.wrap returns. Upvalues: the coroutine, coroutine.resume, coroutine.close or nil.
+ */
 static int wrapped(lua_State *L)
 {
     int arguments = lua_gettop(L);
@@ -98,8 +102,9 @@ static int wrapped(lua_State *L)
     if (!lua_isnil(L, lua_upvalueindex(3))) {
         lua_pushvalue(L, lua_upvalueindex(3));
         lua_pushvalue(L, lua_upvalueindex(1));
-        if (lua_pcall(L, 1, 0, 0)) /* a dead one that has nothing to close */
-            lua_pop(L, 1);
+        if (!lua_pcall(L, 1, 2, 0) && !lua_toboolean(L, 3))
+            lua_replace(L, 2); /* what was to be closed raised as well, and that is the error */
+        lua_settop(L, 2);
     }
     if (lua_type(L, 2) == LUA_TSTRING) { /* as coroutine.wrap does: where it was called */
         luaL_where(L, 1);
@@ -109,7 +114,7 @@ static int wrapped(lua_State *L)
     return lua_error(L);
 }
 
-/* coroutine.wrap. Upvalues: coroutine.create, `resume`, coroutine.close or nil. */
+/* coroutine.wrap. Upvalues: coroutine.create, coroutine.resume, coroutine.close or nil. */
 static int wrap(lua_State *L)
 {
     lua_pushvalue(L, lua_upvalueindex(1));
@@ -121,18 +126,31 @@ static int wrap(lua_State *L)
     return 1;
 }
 
+/* Puts `enter` in the place of a function of the table on top, if there is one, and leaves it or
+ * nil. */
+static void track(lua_State *L, const char *name)
+{
+    lua_getfield(L, -1, name);
+    if (lua_isnil(L, -1))
+        return;
+    lua_pushcclosure(L, enter, 1);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, name);
+}
+
 static void track_coroutines(lua_State *L)
 {
     lua_getglobal(L, "coroutine");
-    lua_getfield(L, -1, "resume");
-    lua_pushcclosure(L, resume, 1);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "resume");
-    lua_getfield(L, -2, "create");
-    lua_insert(L, -2);
-    lua_getfield(L, -3, "close");
+    int library = lua_gettop(L);
+    lua_getfield(L, library, "create");
+    lua_pushvalue(L, library);
+    track(L, "resume");
+    lua_remove(L, -2);
+    lua_pushvalue(L, library);
+    track(L, "close");
+    lua_remove(L, -2);
     lua_pushcclosure(L, wrap, 3);
-    lua_setfield(L, -2, "wrap");
+    lua_setfield(L, library, "wrap");
     lua_pop(L, 1);
 }
 

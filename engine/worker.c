@@ -296,12 +296,17 @@ static bool end_call(ti_worker *worker)
     return task->step->flags & TI_STEP_TIMEOUT && disarm(worker);
 }
 
-/* Trips fail_fast. */
-static void trip(ti_worker *worker, ti_run *run)
+/* Under fail_fast, one failure stops the run. False: it was stopped before, and that is the outcome
+ * of whatever still ran. */
+static bool trip(ti_worker *worker, ti_run *run)
 {
     unsigned char go = TI_GO;
-    if (run->plan->failure_strategy == TI_FAIL_FAST && ti_cas_sc(&run->stop, &go, TI_STOP_FAILED))
-        ti_engine_stop(worker->engine, worker);
+    if (run->plan->failure_strategy != TI_FAIL_FAST)
+        return ti_load_relaxed(&run->stop) == TI_GO;
+    if (!ti_cas_sc(&run->stop, &go, TI_STOP_FAILED))
+        return false;
+    ti_engine_stop(worker->engine, worker);
+    return true;
 }
 
 static bool has_attempts(const ti_task *task)
@@ -337,9 +342,7 @@ static void settle_failure(ti_worker *worker, ti_error *error, bool retryable)
         try_again(worker, error);
         return;
     }
-    trip(worker, task->run);
-    unsigned char stop = ti_load_relaxed(&task->run->stop);
-    if (stop == TI_STOP_CANCELLED || stop == TI_STOP_TIMEOUT) { /* that is the outcome then */
+    if (!trip(worker, task->run)) {
         ti_error_free(error);
         finish(worker, node, task->step, TI_CANCELLED);
         return;

@@ -103,17 +103,23 @@ describe("A limit", function()
 
   it("does not block a worker: others go on while one waits", function()
     local gate = util.gate()
-    local wait = gate.wait
+    local wait, path = gate.wait, util.path()
+    os.remove(path)
     local dag = util.dag(tm.dag {
       limits = { db = 1 },
       tm.transform("hold", { uses = "db", run = function(payload)
-        if payload == "hold" then wait() end
+        if payload == "hold" then
+          io.open(path, "w"):close()
+          wait()
+        end
         return payload
       end }),
       tm.transform("free", function(payload) return payload end),
     }, 2)
     local other = util.dag(tm.dag { tm.transform("a", function(payload) return payload .. "a" end) }, 2)
-    local holder, waiter = dag:start "hold", dag:start "x"
+    local holder = dag:start "hold"
+    util.await(path)
+    local waiter = dag:start "x"
     assert.is_nil(waiter:wait(0.05))
     assert.equal("xa", util.run(other, "x").payload)
     gate.open()

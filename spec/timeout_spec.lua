@@ -246,7 +246,7 @@ describe("ctx.remaining()", function()
         before, rose = now, rose or now > before
       until ctx.cancelled() or os.time() > deadline
       local file = io.open(path, "w")
-      file:write(("%g %s"):format(before, tostring(rose)))
+      file:write(("%g %s"):format(ctx.remaining(), tostring(rose)))
       file:close()
       return payload
     end }) }))
