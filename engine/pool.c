@@ -167,13 +167,16 @@ void ti_pool_wake(ti_pool *pool)
 bool ti_pool_ensure(ti_pool *pool)
 {
     uv_mutex_lock(&pool->lock);
-    bool none = pool->started == 0;
-    pool->refused = pool->refused && !none;
+    bool runs = pool->started > 0;
+    if (!runs) {
+        pool->refused = false; /* it may be different now */
+        ti_add_sc(&pool->searching, 1);
+        runs = start_thread(pool);
+        if (!runs)
+            give_up_search(pool);
+    }
     uv_mutex_unlock(&pool->lock);
-    if (!none)
-        return true;
-    ti_add_sc(&pool->searching, 1);
-    return send_one(pool);
+    return runs;
 }
 
 int ti_pool_open(ti_pool *pool, ti_engine *engine, uint32_t limit)

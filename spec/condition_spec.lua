@@ -123,7 +123,9 @@ describe("A condition", function()
   it("sees the payload that the callback would get", function()
     local result = assert(run {
       append "a", append("b", { depends_on = "a" }),
-      append("c", { depends_on = { "a", "b" }, payload_from = "a", when = function(_, payload) return payload == "a" end }),
+      append("c", {
+        depends_on = { "a", "b" }, payload_from = "a", when = function(_, payload) return payload == "a" end,
+      }),
     })
     assert.equal("ac", result.outcomes.c.payload)
   end)
@@ -209,7 +211,9 @@ describe("A condition that raises", function()
   end)
 
   it("is passed by under best_effort", function()
-    local result = run { failure_strategy = "best_effort", append("a", { when = broken }), append("b", { depends_on = "a" }) }
+    local result = run {
+      failure_strategy = "best_effort", append("a", { when = broken }), append("b", { depends_on = "a" }),
+    }
     assert.equal("b", result.payload)
   end)
 end)

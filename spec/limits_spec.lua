@@ -54,7 +54,8 @@ describe("A limit", function()
         local path = util.path()
         local most = flood({
           strategy = strategy, limits = { db = limit },
-          busy("a", "db", path), busy("b", { "db" }, path), busy("c", "db", path, { depends_on = "a" }), busy("d", nil, path),
+          busy("a", "db", path), busy("b", { "db" }, path), busy("c", "db", path, { depends_on = "a" }),
+          busy("d", nil, path),
         }, path, { "a", "b", "c" })
         assert.is_true(most <= limit, most .. " at once")
       end)
@@ -223,7 +224,8 @@ describe("A limit", function()
   it("is acquired all or none: nobody holds one while waiting for another", function()
     local path = util.path()
     local declaration = { limits = { one = 1, two = 1, three = 1 } }
-    local pairs_of = { { "one", "two" }, { "two", "three" }, { "three", "one" }, { "two", "one" }, { "one", "two", "three" } }
+    local pairs_of =
+      { { "one", "two" }, { "two", "three" }, { "three", "one" }, { "two", "one" }, { "one", "two", "three" } }
     for number, uses in ipairs(pairs_of) do declaration[number] = busy("p" .. number, uses, path) end
     local dag, runs = util.dag(tm.dag(declaration), 4), {}
     for number = 1, 30 do runs[number] = dag:start "x" end
@@ -275,7 +277,8 @@ describe("A declaration's limits", function()
   it("may be as many as 64", function()
     local limits, uses = {}, {}
     for number = 1, 64 do limits["l" .. number], uses[number] = 1, "l" .. number end
-    local dag = util.dag(tm.dag { limits = limits, tm.transform("a", { uses = uses, run = function(p) return p end }) }, 2)
+    local only = tm.transform("a", { uses = uses, run = function(payload) return payload end })
+    local dag = util.dag(tm.dag { limits = limits, only }, 2)
     local runs = {}
     for number = 1, 20 do runs[number] = dag:start "x" end
     for _, run in ipairs(runs) do assert(run:wait(30)) end

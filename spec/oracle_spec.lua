@@ -142,7 +142,8 @@ local function compare(expected, texts, result, err)
 end
 
 local function report(description, workers, executor, differences)
-  return ("%s\nunder %s by %s with %d workers:\n  %s\nreplay: TIDEMILL_ORACLE_SEED=%d busted spec/oracle_spec.lua"):format(
+  local text = "%s\nunder %s by %s with %d workers:\n  %s\nreplay: TIDEMILL_ORACLE_SEED=%d busted spec/oracle_spec.lua"
+  return text:format(
     random_dag.describe(description), description.failure_strategy, executor, workers,
     table.concat(differences, "\n  "), description.seed
   )
@@ -171,7 +172,7 @@ describe("Any DAG", function()
   end
 
   for _, strategy in ipairs(STRATEGIES) do
-    it("yields what the definitions say under " .. strategy .. ", with any executor and any number of workers", function()
+    it("yields what the definitions say under " .. strategy .. ", by any executor and number of workers", function()
       for seed = FIRST, LAST do
         local description = random_dag.new(seed)
         description.failure_strategy = strategy

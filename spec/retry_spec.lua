@@ -76,7 +76,7 @@ describe("A processor with retries", function()
     ["returns too much"] = function() return 1, {}, 3 end,
   } do
     it("is tried again when it " .. name, function()
-      local result = assert(run { flaky(2, { max = 1 }, { run = function(payload, ctx)
+      local result = assert(run { flaky(2, { max = 1 }, { run = function(_, ctx)
         if ctx.attempt == 1 then return misbehave() end
         return "fine"
       end }) })
@@ -372,8 +372,8 @@ describe("A declaration's retry", function()
 
   it("has a when that can travel", function()
     local file = io.stdout
-    util.assert_problem(tm.dag { tm.transform("a", { run = print, retry = { max = 1, when = function() return file end } }) },
-      "'a'", "when", "file")
+    local retry = { max = 1, when = function() return file end }
+    util.assert_problem(tm.dag { tm.transform("a", { run = print, retry = retry }) }, "'a'", "when", "file")
   end)
 
   it("takes any seed", function()

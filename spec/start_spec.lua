@@ -152,7 +152,8 @@ describe("engine:step", function()
 
   it("calls back with the error of what failed", function()
     local engine, seen = util.engine(1), {}
-    assert(engine:dag(tm.dag { refuse "a" })):start("x", function(err, result) seen = { err = err, result = result } end)
+    local dag = assert(engine:dag(tm.dag { refuse "a" }))
+    dag:start("x", function(err, result) seen = { err = err, result = result } end)
     step(engine, 1)
     assert.equal("no a", seen.err.message)
     assert.is_nil(seen.result)

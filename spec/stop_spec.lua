@@ -602,7 +602,8 @@ describe("A storm of runs and cancels", function()
     end
     for number = 1, runs do
       calls[number] = 0
-      live[#live + 1] = dag:start("x" .. number, { strategy = strategy }, function() calls[number] = calls[number] + 1 end)
+      local function called() calls[number] = calls[number] + 1 end
+      live[#live + 1] = dag:start("x" .. number, { strategy = strategy }, called)
       for _ = 1, dice(4000) do dice(2) end
       while #live > dice(6) do
         local run = table.remove(live, 1 + dice(#live))

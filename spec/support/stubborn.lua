@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Callbacks that fight back when they are told to stop. Each entry of the list is { name, body }: body(deadline) goes
--- on until the deadline, a time of the clock, whatever is raised in it. Bodies have no upvalues, so they can be carried.
+-- on until the deadline, a time of the clock, whatever is raised in it. Bodies have no upvalues: they can be carried.
 
 local stubborn = {}
 

@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: MIT */
+/* What an engine promises its hosts, one promise at a time; stress_test.c attacks them at once. */
+#include "engine/engine.h"
+
+#include "check.h"
+#include "native.h"
+
+static tt_house house;
+
+/* A callback that says it is there and stays until it may go. */
+typedef struct tt_gate {
+    atomic_uint inside;
+    atomic_bool open;
+} tt_gate;
+
+static void nap(void)
+{
+    uv_sleep(1);
+}
+
+static tt_answer pass_gate(const ti_task *task, void *data)
+{
+    tt_gate *gate = data;
+    atomic_fetch_add(&gate->inside, 1);
+    while (!atomic_load(&gate->open) && !atomic_load(&task->run->stop))
+        nap();
+    return tt_increment(task, NULL);
+}
+
+static void await_inside(tt_gate *gate, unsigned count)
+{
+    while (atomic_load(&gate->inside) < count)
+        nap();
+}
+
+static void start(ti_run *run)
+{
+    REQUIRE(ti_engine_start(run->program->engine, run) == TI_OK);
+}
+
+static void opens_and_closes_every_context_once(void)
+{
+    for (uint32_t workers = 1; workers < 6; workers++) {
+        ti_engine *engine = tt_open(&house, workers);
+        CHECK(!ti_engine_closed(engine));
+        ti_engine_close(engine);
+        CHECK(ti_engine_closed(engine));
+        ti_engine_close(engine);
+        tt_close(engine, &house);
+    }
+    CHECK(ti_engine_default_workers() >= 1);
+    ti_engine_release(NULL);
+}
+
+static void a_backend_that_refuses_a_worker_fails_the_opening(void)
+{
+    ti_error *error = NULL;
+    house = (tt_house){.refuses = 2};
+    const ti_backend_choice choices[] = {{&tt_backend, &house}, {&tt_backend, &house}};
+    CHECK(ti_engine_open(&(ti_engine_config){.workers = 3}, choices, 2, &error) == NULL);
+    CHECK_TEXT(error->message, "worker 1 refuses");
+    CHECK_INT(house.opened, 2);
+    CHECK_INT(house.closed, 2);
+    ti_error_free(error);
+}
+
+static void a_closed_engine_takes_no_runs(void)
+{
+    tt_native native = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 2);
+    ti_program *program = tt_install(engine, tt_chain(3), &native);
+    ti_run *run = tt_run_new(program, 1), *other = tt_run_new(program, 2);
+    ti_engine_close(engine);
+    CHECK_INT(ti_engine_run(engine, run), TI_E_CLOSED);
+    CHECK_INT(ti_engine_start(engine, other), TI_E_CLOSED);
+    CHECK(!ti_run_cancel(run, "no need", 7));
+    CHECK_INT(ti_run_status(run), TI_RUNNING);
+    CHECK(ti_engine_claim(engine, 0) == NULL);
+    CHECK_INT(native.called, 0);
+    CHECK_INT(engine->in_flight, 0);
+    ti_run_release(run);
+    ti_run_release(other);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
+/* A small DAG costs the caller no thread and no context switch. */
+static void a_chain_runs_on_the_calling_thread(void)
+{
+    tt_native native = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 4);
+    ti_program *program = tt_install(engine, tt_chain(100), &native);
+    for (int i = 0; i < 50; i++)
+        CHECK_INT(tt_compute(program, 7), 107);
+    CHECK_INT(engine->pool.started, 0);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
+static tt_answer meet(const ti_task *task, void *data)
+{
+    uv_barrier_wait(data);
+    return tt_increment(task, NULL);
+}
+
+/* Four processors that wait for each other end only if all are called at once. */
+static void as_many_callbacks_as_workers_run_at_once(void)
+{
+    enum { WORKERS = 4 };
+    uv_barrier_t barrier;
+    REQUIRE(uv_barrier_init(&barrier, WORKERS) == 0);
+    tt_native native = {.call = meet, .data = &barrier};
+    ti_engine *engine = tt_open(&house, WORKERS);
+    ti_program *program = tt_install(engine, tt_fan(3 * WORKERS), &native);
+    CHECK_INT(tt_compute(program, 1), 2);
+    ti_run *run = tt_run_new(program, 5);
+    start(run);
+    ti_engine_wait(engine, run, UINT64_MAX);
+    CHECK_INT(tt_result(run), 6);
+    CHECK_INT(native.most, WORKERS);
+    ti_run_release(run);
+    ti_program_release(program);
+    tt_close(engine, &house);
+    uv_barrier_destroy(&barrier);
+}
+
+/* Processors of one run wait for a permit; workers and callers go on with others meanwhile. */
+static void a_bound_holds_and_blocks_nobody(void)
+{
+    tt_gate gate = {0};
+    tt_native bounded = {.call = pass_gate, .data = &gate}, other = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 2);
+    ti_dag *dag = tt_fan(8);
+    dag->max_concurrency = 1;
+    ti_program *one = tt_install(engine, dag, &bounded);
+    ti_program *two = tt_install(engine, tt_fan(20), &other);
+    ti_run *held = tt_run_new(one, 1), *free_run = tt_run_new(two, 1);
+    start(held);
+    await_inside(&gate, 1);
+    start(free_run);
+    ti_engine_wait(engine, free_run, UINT64_MAX);
+    CHECK_INT(tt_compute(two, 6), 7);
+    CHECK(!ti_run_settled(held));
+    CHECK_INT(bounded.called, 1);
+    atomic_store(&gate.open, true);
+    ti_engine_wait(engine, held, UINT64_MAX);
+    CHECK_INT(bounded.called, 8);
+    CHECK_INT(bounded.most, 1);
+    ti_run_release(held);
+    ti_run_release(free_run);
+    ti_program_release(one);
+    ti_program_release(two);
+    tt_close(engine, &house);
+}
+
+/* Who waits for a permit hears of the cancel, and gives on the permit it never used. */
+static void a_cancel_reaches_those_that_wait_for_a_permit(void)
+{
+    tt_gate gate = {0};
+    tt_native native = {.call = pass_gate, .data = &gate};
+    ti_engine *engine = tt_open(&house, 3);
+    ti_dag *dag = tt_fan(50);
+    dag->max_concurrency = 2;
+    ti_program *program = tt_install(engine, dag, &native);
+    ti_run *run = tt_run_new(program, 1);
+    start(run);
+    await_inside(&gate, 2);
+    CHECK(ti_run_cancel(run, "enough", 6));
+    ti_engine_wait(engine, run, UINT64_MAX);
+    CHECK_INT(ti_run_status(run), TI_CANCELLED);
+    CHECK_INT(native.called, 2);
+    for (int i = 0; i < 50; i++)
+        CHECK_INT(run->nodes[i].status, TI_CANCELLED);
+    ti_run_release(run);
+    atomic_store(&gate.open, true);
+    CHECK_INT(tt_compute(program, 3), 4); /* the same run again: all permits are back */
+    CHECK_INT(native.most, 2);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
+static void a_claimed_seat_is_nobody_elses(void)
+{
+    tt_native native = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 1);
+    ti_program *program = tt_install(engine, tt_fan(5), &native);
+    ti_worker *seat = ti_engine_claim(engine, 0);
+    ti_run *run = tt_run_new(program, 1);
+    start(run);
+    uv_sleep(20);
+    CHECK_INT(native.called, 0);
+    CHECK(!ti_run_settled(run));
+    ti_engine_leave(engine, seat);
+    ti_engine_wait(engine, run, UINT64_MAX);
+    CHECK_INT(native.called, 5);
+    ti_run_release(run);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
+static void wait_for_it(void *data, unsigned index)
+{
+    (void)index;
+    ti_run *run = data;
+    ti_engine_wait(run->program->engine, run, UINT64_MAX);
+    CHECK_INT(tt_result(run), 4);
+}
+
+static void several_threads_may_wait_for_one_run(void)
+{
+    tt_native native = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 2);
+    ti_program *program = tt_install(engine, tt_chain(3), &native);
+    for (int round = 0; round < ROUNDS(300); round++) {
+        ti_run *run = tt_run_new(program, 1);
+        start(run);
+        check_threads(4, wait_for_it, run);
+        ti_run_release(run);
+    }
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
+static void a_program_is_forgotten_on_every_worker(void)
+{
+    tt_native native = {.call = tt_increment}, other = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 3);
+    ti_program *program = tt_install(engine, tt_chain(3), &native);
+    ti_program *stays = tt_install(engine, tt_chain(3), &other);
+    CHECK(ti_program_retain(program) == program);
+    tt_compute(program, 1);
+    ti_program_release(program);
+    CHECK_INT(native.forgotten, 0);
+    ti_worker *seat = ti_engine_claim(engine, 1);
+    ti_program_release(program); /* a collector may do this: it must not wait for the seat */
+    CHECK_INT(native.forgotten, 2);
+    ti_engine_leave(engine, seat);
+    tt_await_forgotten(engine, &native);
+    CHECK_INT(other.forgotten, 0);
+    ti_program_release(stays);
+    tt_close(engine, &house);
+}
+
+static void many_programs_can_wait_to_be_forgotten(void)
+{
+    enum { PROGRAMS = 100 };
+    static tt_native natives[PROGRAMS];
+    ti_engine *engine = tt_open(&house, 2);
+    ti_worker *seat = ti_engine_claim(engine, 0);
+    for (int i = 0; i < PROGRAMS; i++) {
+        natives[i].call = tt_increment;
+        ti_program_release(tt_install(engine, tt_chain(1), &natives[i]));
+        CHECK_INT(natives[i].forgotten, 1);
+    }
+    ti_engine_leave(engine, seat);
+    ti_engine_leave(engine, ti_engine_claim(engine, 0));
+    for (int i = 0; i < PROGRAMS; i++)
+        CHECK_INT(natives[i].forgotten, 2);
+    tt_close(engine, &house);
+}
+
+/* Closing cancels what runs; what came of it can be read for as long as somebody holds it. */
+static void results_outlive_the_engine(void)
+{
+    tt_gate gate = {0};
+    static const tt_call calls[] = {tt_increment, pass_gate, tt_increment};
+    tt_native quick = {.call = tt_increment}, slow = {.calls = calls, .data = &gate};
+    ti_engine *engine = tt_open(&house, 2);
+    ti_program *one = tt_install(engine, tt_chain(3), &quick);
+    ti_program *two = tt_install(engine, tt_chain(3), &slow);
+    ti_run *done = tt_run_new(one, 1), *cut = tt_run_new(two, 1);
+    CHECK(ti_engine_run(engine, done) == TI_OK);
+    start(cut);
+    await_inside(&gate, 1);
+    ti_program_release(one);
+    ti_program_release(two);
+    ti_engine_close(engine);
+    CHECK_INT(house.closed, 2);
+    CHECK_INT(ti_run_status(done), TI_COMPLETED);
+    CHECK_INT(tt_result(done), 4);
+    CHECK_INT(ti_run_status(cut), TI_CANCELLED);
+    CHECK_INT(tt_result(cut), 2);
+    CHECK(atomic_load(&cut->reason) != NULL);
+    ti_engine_wait(engine, cut, UINT64_MAX); /* returns at once */
+    ti_run_release(done);
+    ti_run_release(cut);
+    tt_close(engine, &house);
+}
+
+/* The last reference to the engine may be a run's: it was closed before. */
+static void a_run_may_be_the_last_to_go(void)
+{
+    tt_native native = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 2);
+    ti_program *program = tt_install(engine, tt_chain(3), &native);
+    ti_run *run = tt_run_new(program, 1);
+    CHECK(ti_engine_run(engine, run) == TI_OK);
+    ti_engine_close(engine);
+    ti_engine_release(engine);
+    ti_program_release(program);
+    CHECK_INT(tt_result(run), 4);
+    ti_run_release(run);
+    CHECK_INT(house.closed, 2);
+}
+
+static void close_it(void *data, unsigned index)
+{
+    (void)index;
+    ti_engine_close(data);
+    CHECK_INT(house.closed, 2); /* all closers wait for the first */
+}
+
+static void several_threads_may_close_an_engine(void)
+{
+    for (int round = 0; round < ROUNDS(100); round++) {
+        tt_gate gate = {0};
+        tt_native native = {.call = pass_gate, .data = &gate};
+        ti_engine *engine = tt_open(&house, 2);
+        ti_program *program = tt_install(engine, tt_fan(5), &native);
+        ti_run *run = tt_run_new(program, 1);
+        start(run);
+        check_threads(3, close_it, engine);
+        CHECK_INT(ti_run_status(run), TI_CANCELLED);
+        ti_run_release(run);
+        ti_program_release(program);
+        tt_close(engine, &house);
+    }
+}
+
+/* Which of two backends has answered, seen from the other. */
+typedef struct tt_twin {
+    uint32_t opened, closed, served;
+} tt_twin;
+
+static void *open_twin(void *shared, uint32_t worker, ti_error **error)
+{
+    (void)worker, (void)error;
+    ((tt_twin *)shared)->opened++;
+    return shared;
+}
+
+static void serve_twin(void *context, ti_worker *worker)
+{
+    tt_twin *twin = context;
+    const ti_task *task;
+    while ((task = ti_worker_next(worker))) {
+        twin->served++;
+        uint64_t payload = tt_number_of(task->payload);
+        ti_worker_complete(worker, tt_number(2 * payload), NULL);
+    }
+}
+
+static void close_twin(void *context)
+{
+    ((tt_twin *)context)->closed++;
+}
+
+/* Every other processor of a chain, and a half of a fan, are the twin's; it has no `forget`. */
+static void two_backends_share_a_dag(void)
+{
+    static const ti_backend twin_backend = {.name = "twin",
+                                            .open = open_twin,
+                                            .serve = serve_twin,
+                                            .forget = NULL,
+                                            .close = close_twin};
+    tt_twin twin = {0};
+    tt_native native = {.call = tt_increment};
+    ti_error *error = NULL;
+    house = (tt_house){0};
+    const ti_backend_choice choices[] = {{&tt_backend, &house}, {&twin_backend, &twin}};
+    ti_engine *engine = ti_engine_open(&(ti_engine_config){.workers = 1}, choices, 2, &error);
+    REQUIRE(engine);
+    ti_dag *dag = tt_chain(20);
+    for (uint32_t i = 0; i < 20; i++) {
+        dag->processors[i].backend = i % 2;
+        char id[16];
+        ti_dag_add(dag, id, (size_t)sprintf(id, "f%u", i), TI_TRANSFORM, i % 3 == 0);
+    }
+    ti_program *program = tt_install(engine, dag, &native);
+    CHECK_INT(tt_compute(program, 1), 3 * 1024 - 2); /* x -> 2 (x + 1), ten times */
+    CHECK_INT(native.called, 10 + 13);
+    CHECK_INT(twin.served, 10 + 7);
+    ti_program_release(program);
+    CHECK_INT(native.forgotten, 1);
+    tt_close(engine, &house);
+    CHECK_INT(twin.opened, 1);
+    CHECK_INT(twin.closed, 1);
+}
+
+int main(void)
+{
+    RUN(opens_and_closes_every_context_once);
+    RUN(a_backend_that_refuses_a_worker_fails_the_opening);
+    RUN(a_closed_engine_takes_no_runs);
+    RUN(a_chain_runs_on_the_calling_thread);
+    RUN(as_many_callbacks_as_workers_run_at_once);
+    RUN(a_bound_holds_and_blocks_nobody);
+    RUN(a_cancel_reaches_those_that_wait_for_a_permit);
+    RUN(a_claimed_seat_is_nobody_elses);
+    RUN(several_threads_may_wait_for_one_run);
+    RUN(a_program_is_forgotten_on_every_worker);
+    RUN(many_programs_can_wait_to_be_forgotten);
+    RUN(results_outlive_the_engine);
+    RUN(a_run_may_be_the_last_to_go);
+    RUN(several_threads_may_close_an_engine);
+    RUN(two_backends_share_a_dag);
+    return check_report();
+}
