@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "engine/engine.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "engine/clock.h"
@@ -8,9 +9,22 @@
 #include "engine/limits.h"
 #include "engine/preempt.h"
 
+/* Forks that led to this process. A child has none of an engine's threads, so it must keep off. */
+static atomic_uint forks;
+
+static void count_fork(void)
+{
+    ti_add_relaxed(&forks, 1);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
 static bool forked(const ti_engine *engine)
 {
-    return uv_os_getpid() != engine->process;
+    return ti_load_relaxed(&forks) != engine->forks;
 }
 
 static void close_contexts(ti_engine *engine)
@@ -98,7 +112,9 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         engine->backend[b].vtable = choices[b].vtable;
         engine->backend[b].shared = choices[b].shared;
     }
-    engine->process = uv_os_getpid();
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    engine->forks = ti_load_relaxed(&forks);
     engine->settled_end = &engine->settled;
     atomic_init(&engine->references, 1);
     open_seats(engine);
@@ -395,7 +411,10 @@ bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
 
 void ti_engine_stop(ti_engine *engine, const ti_worker *self)
 {
-    if (ti_engine_enforce(engine, self))
+    bool runs = ti_engine_enforce(engine, self);
+    /* A worker that begins in this moment may have been missed, so there is a second look anyway.
+     */
+    if (runs || (engine->preempt == TI_PREEMPT_SIGNAL && engine->workers > 1))
         ti_control_expect(&engine->control, ti_now() + 1000000);
 }
 

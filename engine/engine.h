@@ -32,10 +32,9 @@ typedef struct ti_engine {
         const ti_backend *vtable;
         void *shared;
     } backend[TI_MOST_BACKENDS]; /* [const] */
-    uv_pid_t
-        process; /* [const] who opened it: a child after fork has no threads and must keep off */
-    atomic_uint references; /* [atomic] */
-    atomic_uchar closing;   /* [atomic] */
+    unsigned forks;              /* [const] of the process that opened it; see `forked` */
+    atomic_uint references;      /* [atomic] */
+    atomic_uchar closing;        /* [atomic] */
     uv_mutex_t lock;
     uv_cond_t changed; /* with lock: a run settled, or a claimed seat is free */
     ti_run *runs;      /* [lock:engine] all that exist, idle ones too */

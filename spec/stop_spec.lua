@@ -467,12 +467,13 @@ local standard = {
     for value in coroutine.wrap(function() for i = 1, 5 do coroutine.yield(i) end end) do list[#list + 1] = value end
     return list
   end,
-  ["nests coroutines as deep"] = function()
+  -- Not as deep as in the host, where 195 fit into Lua's limit on C calls: tracking takes some of them.
+  ["nests coroutines fifty deep"] = function()
     local function nest(depth)
       if depth == 0 then return 0 end
       return 1 + coroutine.wrap(nest)(depth - 1)
     end
-    local ok, depth = pcall(nest, 150)
+    local ok, depth = pcall(nest, 50)
     return { ok, ok and depth }
   end,
 }
