@@ -78,6 +78,7 @@ spec-%: build-%
 bench-%: build-release-%
 	@cmake --build build/release-$* --target bench -- --quiet
 	tools/with release-$* build/release-$*/bench/bench bench/bench.lua
+	tools/with release-$* build/release-$*/bench/bench bench/stop.lua
 
 check-%:
 	@$(MAKE) unit-$* spec-$*

@@ -1,13 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- How long it takes from run:cancel until the run has settled, while a callback fights back.
---   tools/with 5.4 lua bench/stop.lua [cancels per row]
+-- Run by bench/bench.c, for its clock: build/release-5.4/bench/bench bench/stop.lua [cancels per row]
+local bench = bench -- luacheck: ignore 113
 local tm = require "tidemill"
 local stubborn = require "spec.support.stubborn"
 
-local CANCELS = tonumber(arg and arg[1]) or 100
-
--- os.clock is the process's time on all threads: at least the time that has passed while a callback spins.
-local clock = os.clock
+local CANCELS = tonumber((...)) or 100
 
 local bodies = {}
 for _, item in ipairs(stubborn) do bodies[item.name] = item.body end
@@ -15,11 +13,11 @@ for _, item in ipairs(stubborn) do bodies[item.name] = item.body end
 local function once(dag, delay)
   local run = dag:start "x"
   run:wait(delay)
-  local began = clock()
+  local began = bench.now()
   run:cancel()
   local _, err = run:wait(30)
   assert(err and err.code == "cancelled", tostring(err))
-  return (clock() - began) * 1000
+  return (bench.now() - began) * 1000
 end
 
 local function row(mode, name)
