@@ -209,6 +209,7 @@ function Engine:close() end
 ---@class tidemill.EngineOptions
 ---@field workers? integer 1 to 1024; default: one for each core
 ---@field preempt? "signal" | "hook" | false how callbacks that run are stopped
+---@field kill_grace? number seconds until a callback that does not stop is given up; default: 1
 
 ---@class tidemill
 ---@field version string
