@@ -6,19 +6,26 @@
  * to spend long in a callback, or has much queued: then it *offers* its deque, and wakes a thread.
  * Which callbacks are long is learned: the clock is read around each callback in a program's first
  * runs and in one run of sixteen afterwards (and in every profiled run). Whatever is not known to
- * be light counts as heavy. Offers only decide how parallel a run is: the work is always done by
- * its owner if nobody else takes it. */
+ * be light counts as heavy.
+ *
+ * What was learned may be wrong this time. So while a worker keeps ready work to itself, the
+ * control loop watches whether it gets on, and after a millisecond or two in one callback makes the
+ * offer in its place. Offers only decide how parallel a run is: the work is always done by its
+ * owner if nobody else takes it. */
 #include "engine/worker.h"
 
 #include "engine/clock.h"
 #include "engine/engine.h"
 #include "engine/limits.h"
 
-#define HEAVY_NS                                                                                   \
-    10000u               /* a callback this long is worth waking a thread for what waits behind it \
-                          */
-#define OFFER_NS 100000u /* and so is this much light work */
-#define HEAVY_MEMORY 8   /* a heavy step is light again after this many light runs in a row */
+/* A callback this long is worth waking a thread for what waits behind it, and so is this much light
+ * work. */
+#define HEAVY_NS 10000u
+#define OFFER_NS 100000u
+
+/* A heavy step is light again after this many light runs in a row. */
+#define HEAVY_MEMORY 8
+
 #define FIND_ROUNDS 100
 
 static void set_aside(ti_worker *worker, ti_node *node)
@@ -88,13 +95,23 @@ static void fold(ti_worker *worker)
         ti_engine_settle(worker->engine, run);
 }
 
-/* Nodes that got their permits, or that wait for nothing any more. */
+/* A guest works for its own run alone, as long as there is somebody for the others. */
+static bool belongs_here(const ti_worker *worker, const ti_node *node)
+{
+    return !worker->guest || node->run == worker->guest || !ti_pool_ensure(&worker->engine->pool);
+}
+
+/* Nodes, of any run, that got their permits. */
 static void ready_all(ti_worker *worker, ti_node *chain)
 {
     while (chain) {
-        ti_node *next = chain->next;
-        ti_worker_ready(worker, chain);
-        chain = next;
+        ti_node *node = chain;
+        chain = node->next;
+        node->next = NULL;
+        if (belongs_here(worker, node))
+            ti_worker_ready(worker, node);
+        else
+            ti_engine_queue(worker->engine, node);
     }
 }
 
@@ -517,7 +534,7 @@ static void take_over(ti_worker *worker, ti_node *node)
 /* A guest that took what is not of its run gives it to the engine's threads. */
 static bool keep(ti_worker *worker, ti_node *node)
 {
-    if (!worker->guest || node->run == worker->guest || !ti_pool_ensure(&worker->engine->pool)) {
+    if (belongs_here(worker, node)) {
         worker->hot = node;
         return true;
     }
