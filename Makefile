@@ -73,7 +73,7 @@ unit-%: build-%
 
 spec-%: build-%
 	tools/with $* lua -v
-	timeout --foreground -k 10 300 tools/with $* busted
+	timeout --foreground -k 10 900 tools/with $* busted
 
 bench-%: build-release-%
 	@cmake --build build/release-$* --target bench -- --quiet
