@@ -6,7 +6,7 @@
  *
  * Hooks belong to coroutines (in LuaJIT to the state), so the coroutine that runs is tracked:
  * worker states have their own coroutine.resume and wrap. A message handler of xpcall may run where
- * hooks do not, so it is not called for a stop. */
+ * hooks do not, so it is not called for a stop; and finalizers are run in coroutines. */
 #include "bindings/state.h"
 
 #define EVERY 1000 /* instructions, under "hook" */
@@ -189,6 +189,46 @@ static void guard_xpcall(lua_State *L)
     lua_setglobal(L, "xpcall");
 }
 
+#if LUA_VERSION_NUM >= 502
+/* Lua runs finalizers where no hook is looked at, but a coroutine that a finalizer starts is free
+ * of that. So what setmetatable finds under __gc runs in one. */
+static const char setmetatable_source[] =
+    "local setmetatable, create, resume = ...\n"
+    "local error, rawget, rawset, type = error, rawget, rawset, type\n"
+    "local guarded = setmetatable({}, { __mode = 'k' })\n"
+    "local function guard(gc)\n"
+    "  local function finalize(object)\n"
+    "    local ok, why = resume(create(gc), object)\n"
+    "    if not ok then error(why, 0) end\n"
+    "  end\n"
+    "  guarded[finalize] = true\n"
+    "  return finalize\n"
+    "end\n"
+    "return function(object, meta)\n"
+    "  local gc = type(meta) == 'table' and rawget(meta, '__gc')\n"
+    "  if type(gc) == 'function' and not guarded[gc] then rawset(meta, '__gc', guard(gc)) end\n"
+    "  return setmetatable(object, meta)\n"
+    "end\n";
+
+static void guard_finalizers(lua_State *L)
+{
+    if (luaL_loadbuffer(L, setmetatable_source, sizeof setmetatable_source - 1, "=setmetatable"))
+        lua_error(L);
+    lua_getglobal(L, "setmetatable");
+    lua_getglobal(L, "coroutine");
+    lua_getfield(L, -1, "create");
+    lua_getfield(L, -2, "resume");
+    lua_remove(L, -3);
+    lua_call(L, 3, 1);
+    lua_setglobal(L, "setmetatable");
+}
+#else
+static void guard_finalizers(lua_State *L)
+{
+    (void)L; /* tables have no finalizers */
+}
+#endif
+
 void ti_stop_open(lua_State *L, ti_preempt mode)
 {
     lua_pushlightuserdata(L, (void *)(uintptr_t)&mode_key);
@@ -198,6 +238,7 @@ void ti_stop_open(lua_State *L, ti_preempt mode)
         return;
     track_coroutines(L);
     guard_xpcall(L);
+    guard_finalizers(L);
     if (mode == TI_PREEMPT_HOOK)
         lua_sethook(L, hook, LUA_MASKCOUNT, EVERY);
 }
