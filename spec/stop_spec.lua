@@ -351,12 +351,12 @@ describe("A processor with a timeout", function()
       while step < steps do step = step + 1 end
       return step
     end
-    local began = os.clock()
+    local began = os.time()
     local _, err = util.dag(tm.dag { tm.transform("it", { timeout = 0.05, run = function()
       return spin(STEPS)
     end }) }, 1):run "x"
     assert.equal("timeout", err and err.code)
-    assert.is_true(os.clock() - began < 1, "it went on")
+    assert.is_true(os.time() - began < 5, "it went on")
   end)
 end)
 

@@ -65,12 +65,26 @@ end
 
 local jit = rawget(_G, "jit") -- luacheck: ignore 113
 
+-- A function, those within it, and those that they have as upvalues.
+local function keep_out(fn, seen)
+  if type(fn) ~= "function" or seen[fn] or debug.getinfo(fn, "S").what == "C" then return end
+  seen[fn] = true
+  pcall(jit.off, fn, true) -- not all of the standard library may be told
+  for index = 1, math.huge do
+    local name, value = debug.getupvalue(fn, index)
+    if not name then return end
+    keep_out(value, seen)
+  end
+end
+
 -- LuaJIT looks at no hook in a compiled loop: what must be stoppable is kept out of the compiler.
 local function keep_stoppable(processor)
   if not jit or M.preempt == "none" then return end
   if M.preempt ~= "auto" then jit.off() end
   if not processor.timed then return end
-  for _, fn in pairs { processor.run, processor.when } do jit.off(fn, true) end
+  local seen = {}
+  keep_out(processor.run, seen)
+  keep_out(processor.when, seen)
 end
 
 --- Runs every setup and keeps the callbacks for the runs to come.
