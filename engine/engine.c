@@ -27,6 +27,10 @@ static bool forked(const ti_engine *engine)
     return ti_load_relaxed(&forks) != engine->forks;
 }
 
+/* A program keeps so much for runs to come, and two runs per worker anyway; a collector that frees
+ * results gives back many at once, and a burst must not be paid for ever. */
+#define IDLE_BYTES ((size_t)4 << 20)
+
 static void close_contexts(ti_engine *engine)
 {
     for (uint32_t w = 0; w < engine->workers; w++)
@@ -652,7 +656,8 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
 void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *run)
 {
     uv_mutex_lock(&engine->lock);
-    bool kept = program->idle_count < 2 * engine->workers;
+    size_t bytes = program->idle_count * program->plan->count * sizeof *run->nodes;
+    bool kept = program->idle_count < 2 * engine->workers || bytes < IDLE_BYTES;
     if (kept) {
         run->next_idle = program->idle;
         program->idle = run;
