@@ -33,11 +33,6 @@ static void await_inside(tt_gate *gate, unsigned count)
         nap();
 }
 
-static void start(ti_run *run)
-{
-    REQUIRE(ti_engine_start(run->program->engine, run) == TI_OK);
-}
-
 static void opens_and_closes_every_context_once(void)
 {
     for (uint32_t workers = 1; workers < 6; workers++) {
@@ -57,7 +52,7 @@ static void a_backend_that_refuses_a_worker_fails_the_opening(void)
     ti_error *error = NULL;
     house = (tt_house){.refuses = 2};
     const ti_backend_choice choices[] = {{&tt_backend, &house}, {&tt_backend, &house}};
-    CHECK(ti_engine_open(&(ti_engine_config){.workers = 3}, choices, 2, &error) == NULL);
+    CHECK(tt_try_open(3, choices, 2, &error) == NULL);
     CHECK_TEXT(error->message, "worker 1 refuses");
     CHECK_INT(house.opened, 2);
     CHECK_INT(house.closed, 2);
@@ -114,8 +109,8 @@ static void as_many_callbacks_as_workers_run_at_once(void)
     ti_program *program = tt_install(engine, tt_fan(3 * WORKERS), &native);
     CHECK_INT(tt_compute(program, 1), 2);
     ti_run *run = tt_run_new(program, 5);
-    start(run);
-    ti_engine_wait(engine, run, UINT64_MAX);
+    tt_start(run);
+    tt_wait(run);
     CHECK_INT(tt_result(run), 6);
     CHECK_INT(native.most, WORKERS);
     ti_run_release(run);
@@ -135,15 +130,15 @@ static void a_bound_holds_and_blocks_nobody(void)
     ti_program *one = tt_install(engine, dag, &bounded);
     ti_program *two = tt_install(engine, tt_fan(20), &other);
     ti_run *held = tt_run_new(one, 1), *free_run = tt_run_new(two, 1);
-    start(held);
+    tt_start(held);
     await_inside(&gate, 1);
-    start(free_run);
-    ti_engine_wait(engine, free_run, UINT64_MAX);
+    tt_start(free_run);
+    tt_wait(free_run);
     CHECK_INT(tt_compute(two, 6), 7);
     CHECK(!ti_run_settled(held));
     CHECK_INT(bounded.called, 1);
     atomic_store(&gate.open, true);
-    ti_engine_wait(engine, held, UINT64_MAX);
+    tt_wait(held);
     CHECK_INT(bounded.called, 8);
     CHECK_INT(bounded.most, 1);
     ti_run_release(held);
@@ -163,10 +158,10 @@ static void a_cancel_reaches_those_that_wait_for_a_permit(void)
     dag->max_concurrency = 2;
     ti_program *program = tt_install(engine, dag, &native);
     ti_run *run = tt_run_new(program, 1);
-    start(run);
+    tt_start(run);
     await_inside(&gate, 2);
     CHECK(ti_run_cancel(run, "enough", 6));
-    ti_engine_wait(engine, run, UINT64_MAX);
+    tt_wait(run);
     CHECK_INT(ti_run_status(run), TI_CANCELLED);
     CHECK_INT(native.called, 2);
     for (int i = 0; i < 50; i++)
@@ -186,12 +181,12 @@ static void a_claimed_seat_is_nobody_elses(void)
     ti_program *program = tt_install(engine, tt_fan(5), &native);
     ti_worker *seat = ti_engine_claim(engine, 0);
     ti_run *run = tt_run_new(program, 1);
-    start(run);
+    tt_start(run);
     uv_sleep(20);
     CHECK_INT(native.called, 0);
     CHECK(!ti_run_settled(run));
     ti_engine_leave(engine, seat);
-    ti_engine_wait(engine, run, UINT64_MAX);
+    tt_wait(run);
     CHECK_INT(native.called, 5);
     ti_run_release(run);
     ti_program_release(program);
@@ -202,7 +197,7 @@ static void wait_for_it(void *data, unsigned index)
 {
     (void)index;
     ti_run *run = data;
-    ti_engine_wait(run->program->engine, run, UINT64_MAX);
+    tt_wait(run);
     CHECK_INT(tt_result(run), 4);
 }
 
@@ -213,7 +208,7 @@ static void several_threads_may_wait_for_one_run(void)
     ti_program *program = tt_install(engine, tt_chain(3), &native);
     for (int round = 0; round < ROUNDS(300); round++) {
         ti_run *run = tt_run_new(program, 1);
-        start(run);
+        tt_start(run);
         check_threads(4, wait_for_it, run);
         ti_run_release(run);
     }
@@ -269,8 +264,8 @@ static void results_outlive_the_engine(void)
     ti_program *one = tt_install(engine, tt_chain(3), &quick);
     ti_program *two = tt_install(engine, tt_chain(3), &slow);
     ti_run *done = tt_run_new(one, 1), *cut = tt_run_new(two, 1);
-    CHECK(ti_engine_run(engine, done) == TI_OK);
-    start(cut);
+    CHECK_INT(ti_engine_run(engine, done), TI_OK);
+    tt_start(cut);
     await_inside(&gate, 1);
     ti_program_release(one);
     ti_program_release(two);
@@ -281,7 +276,7 @@ static void results_outlive_the_engine(void)
     CHECK_INT(ti_run_status(cut), TI_CANCELLED);
     CHECK_INT(tt_result(cut), 2);
     CHECK(atomic_load(&cut->reason) != NULL);
-    ti_engine_wait(engine, cut, UINT64_MAX); /* returns at once */
+    tt_wait(cut); /* returns at once */
     ti_run_release(done);
     ti_run_release(cut);
     tt_close(engine, &house);
@@ -294,13 +289,33 @@ static void a_run_may_be_the_last_to_go(void)
     ti_engine *engine = tt_open(&house, 2);
     ti_program *program = tt_install(engine, tt_chain(3), &native);
     ti_run *run = tt_run_new(program, 1);
-    CHECK(ti_engine_run(engine, run) == TI_OK);
+    CHECK_INT(ti_engine_run(engine, run), TI_OK);
     ti_engine_close(engine);
     ti_engine_release(engine);
     ti_program_release(program);
     CHECK_INT(tt_result(run), 4);
     ti_run_release(run);
     CHECK_INT(house.closed, 2);
+}
+
+/* Nobody closes it: the last reference does, whoever drops it, be it a thread of its own. */
+static void dropping_everything_closes_the_engine(void)
+{
+    for (int round = 0; round < ROUNDS(200); round++) {
+        tt_native native = {.call = tt_increment};
+        ti_engine *engine = tt_open(&house, 2);
+        ti_program *program = tt_install(engine, tt_chain(3), &native);
+        ti_run *run = tt_run_new(program, 1);
+        tt_start(run);
+        if (round % 2)
+            tt_wait(run);
+        ti_run_release(run);
+        ti_program_release(program);
+        ti_engine_release(engine);
+        for (int ms = 0; ms < 5000 && atomic_load(&house.closed) < 2; ms++)
+            nap();
+        REQUIRE(atomic_load(&house.closed) == 2);
+    }
 }
 
 static void close_it(void *data, unsigned index)
@@ -318,7 +333,7 @@ static void several_threads_may_close_an_engine(void)
         ti_engine *engine = tt_open(&house, 2);
         ti_program *program = tt_install(engine, tt_fan(5), &native);
         ti_run *run = tt_run_new(program, 1);
-        start(run);
+        tt_start(run);
         check_threads(3, close_it, engine);
         CHECK_INT(ti_run_status(run), TI_CANCELLED);
         ti_run_release(run);
@@ -358,17 +373,14 @@ static void close_twin(void *context)
 /* Every other processor of a chain, and a half of a fan, are the twin's; it has no `forget`. */
 static void two_backends_share_a_dag(void)
 {
-    static const ti_backend twin_backend = {.name = "twin",
-                                            .open = open_twin,
-                                            .serve = serve_twin,
-                                            .forget = NULL,
-                                            .close = close_twin};
+    static const ti_backend twin_backend = {
+        .name = "twin", .open = open_twin, .serve = serve_twin, .close = close_twin};
     tt_twin twin = {0};
     tt_native native = {.call = tt_increment};
     ti_error *error = NULL;
     house = (tt_house){0};
     const ti_backend_choice choices[] = {{&tt_backend, &house}, {&twin_backend, &twin}};
-    ti_engine *engine = ti_engine_open(&(ti_engine_config){.workers = 1}, choices, 2, &error);
+    ti_engine *engine = tt_try_open(1, choices, 2, &error);
     REQUIRE(engine);
     ti_dag *dag = tt_chain(20);
     for (uint32_t i = 0; i < 20; i++) {
@@ -402,6 +414,7 @@ int main(void)
     RUN(many_programs_can_wait_to_be_forgotten);
     RUN(results_outlive_the_engine);
     RUN(a_run_may_be_the_last_to_go);
+    PENDING(dropping_everything_closes_the_engine);
     RUN(several_threads_may_close_an_engine);
     RUN(two_backends_share_a_dag);
     return check_report();

@@ -27,8 +27,10 @@ static void choose_processor(tt_graph *graph, uint32_t i, uint32_t *seed, bool f
 {
     graph->intent[i] = check_random(seed) % 3 ? TI_TRANSFORM : TI_ANALYZE;
     graph->act[i] = check_random(seed) % 4 ? GRAPH_ANSWER : GRAPH_PASS;
-    if (failing && check_random(seed) % 10 == 0)
-        graph->act[i] = GRAPH_FAIL;
+    if (check_random(seed) % 10 == 0)
+        graph->act[i] = GRAPH_SKIP;
+    if (failing && check_random(seed) % 8 == 0)
+        graph->act[i] = check_random(seed) % 3 ? GRAPH_FAIL : GRAPH_RETRY;
     graph->payload_from[i] =
         check_random(seed) % 5 ? GRAPH_NOBODY : some_dependency(graph, i, seed);
 }
@@ -76,6 +78,9 @@ ti_dag *graph_declare(const tt_graph *graph)
         for (uint32_t j = 0; j < graph->count; j++)
             if (graph->depends[i][j])
                 ti_dag_depends_on(dag, id, (size_t)sprintf(id, "p%u", j));
+        if (graph->act[i] == GRAPH_RETRY)
+            dag->processors[i].retry =
+                (ti_retry){.max = GRAPH_RETRIES, .backoff = 10000, .most = 20000, .factor = 1.5};
         if (graph->payload_from[i] != GRAPH_NOBODY)
             ti_dag_payload_from(dag, id, (size_t)sprintf(id, "p%u", graph->payload_from[i]));
     }
@@ -125,9 +130,11 @@ static tt_outcome expect_one(const tt_graph *graph, uint32_t i, uint64_t input,
     } else if (graph->act[i] == GRAPH_FAIL) {
         one.status = TI_FAILED;
         one.root = i;
+    } else if (graph->act[i] == GRAPH_SKIP) {
+        one.status = TI_SKIPPED;
     } else if (graph->intent[i] == TI_TRANSFORM) {
         one.out = i;
-        one.value = graph->act[i] == GRAPH_ANSWER ? graph_answer(i, one.value) : one.value;
+        one.value = graph->act[i] == GRAPH_PASS ? one.value : graph_answer(i, one.value);
     }
     return one;
 }

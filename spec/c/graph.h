@@ -14,7 +14,9 @@
 typedef enum tt_act {
     GRAPH_ANSWER, /* a transform returns a new payload, an analyze returns metadata */
     GRAPH_PASS,   /* a transform returns the payload it got, an analyze nothing */
+    GRAPH_SKIP,   /* its condition is false */
     GRAPH_FAIL,
+    GRAPH_RETRY, /* fails twice, then answers */
 } tt_act;
 
 /* What a run should make of one processor. */
@@ -36,7 +38,9 @@ typedef struct tt_graph {
     uint32_t rank[GRAPH_MOST]; /* by graph_rank_all */
 } tt_graph;
 
-/* A DAG, whose dependencies may be declared before or after; a tenth of the processors fail if
+#define GRAPH_RETRIES 2
+
+/* A DAG, whose dependencies may be declared before or after; some of the processors fail if
  * `failing`. */
 void graph_random(tt_graph *graph, uint32_t *seed, bool failing);
 

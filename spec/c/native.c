@@ -63,6 +63,8 @@ static void serve(void *data, ti_worker *worker)
         tt_answer answer = call(context, task);
         if (answer.error)
             ti_worker_fail(worker, answer.error, true);
+        else if (answer.skip)
+            ti_worker_skip(worker);
         else
             ti_worker_complete(worker, answer.payload, answer.metadata);
     }
@@ -84,12 +86,19 @@ const ti_backend tt_backend = {
     .close = close_context,
 };
 
+ti_engine *tt_try_open(uint32_t workers, const ti_backend_choice *choices, uint32_t count,
+                       ti_error **error)
+{
+    const ti_engine_config config = {.workers = workers, .preempt = TI_PREEMPT_NONE};
+    return ti_engine_open(&config, choices, count, error);
+}
+
 ti_engine *tt_open(tt_house *house, uint32_t workers)
 {
     ti_error *error = NULL;
     *house = (tt_house){0};
-    ti_engine *engine = ti_engine_open(&(ti_engine_config){.workers = workers},
-                                       &(ti_backend_choice){&tt_backend, house}, 1, &error);
+    const ti_backend_choice choice = {&tt_backend, house};
+    ti_engine *engine = tt_try_open(workers, &choice, 1, &error);
     if (!engine)
         check_fail(__FILE__, __LINE__, "%s", error->message);
     REQUIRE(engine);
@@ -174,9 +183,22 @@ uint64_t tt_number_of(const ti_value *value)
 
 ti_run *tt_run_new(ti_program *program, uint64_t input)
 {
-    ti_run *run = ti_run_new(program, tt_number(input), NULL, &(ti_run_options){0});
+    ti_run_options options = ti_run_defaults(program->plan);
+    ti_run *run = ti_run_new(program, tt_number(input), NULL, &options);
     REQUIRE(run);
     return run;
+}
+
+void tt_start(ti_run *run)
+{
+    ti_code code = ti_engine_start(run->program->engine, run);
+    CHECK_TEXT(ti_code_name(code), "ok");
+    REQUIRE(code == TI_OK);
+}
+
+void tt_wait(ti_run *run)
+{
+    CHECK(ti_engine_wait(run->program->engine, run, UINT64_MAX));
 }
 
 uint64_t tt_result(const ti_run *run)

@@ -8,10 +8,11 @@
 
 #include "engine/engine.h"
 
-/* What a callback says: an error, or a payload and metadata; see ti_worker_complete. */
+/* What a callback says: an error, that it is to be skipped, or a payload and metadata. */
 typedef struct tt_answer {
     ti_value *payload, *metadata;
     ti_error *error;
+    bool skip;
 } tt_answer;
 
 typedef tt_answer (*tt_call)(const ti_task *task, void *data);
@@ -34,6 +35,10 @@ typedef struct tt_house {
 } tt_house;
 
 extern const ti_backend tt_backend;
+
+/* As ti_engine_open, without anything special. */
+ti_engine *tt_try_open(uint32_t workers, const ti_backend_choice *choices, uint32_t count,
+                       ti_error **error);
 
 /* Opens an engine with this backend alone; exits if it can't. */
 ti_engine *tt_open(tt_house *house, uint32_t workers);
@@ -60,6 +65,10 @@ uint64_t tt_number_of(const ti_value *value);
 
 /* A run of one number, ready to start. */
 ti_run *tt_run_new(ti_program *program, uint64_t input);
+
+/* Starts a run, which must work, and waits for it. */
+void tt_start(ti_run *run);
+void tt_wait(ti_run *run);
 
 /* What a settled run made of it. */
 uint64_t tt_result(const ti_run *run);

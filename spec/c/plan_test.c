@@ -137,6 +137,14 @@ static void cycles_apart_are_all_reported(void)
                "4 depends on itself through a cycle: e -> f -> g -> e\n");
 }
 
+/* c and d make a cycle, and lead to another one first. */
+static void a_cycle_that_leads_to_another_is_reported_too(void)
+{
+    CHECK_TEXT(problems_of(declare("a: b; b: a; c: a d; d: c")),
+               "0 depends on itself through a cycle: a -> b -> a\n"
+               "2 depends on itself through a cycle: c -> d -> c\n");
+}
+
 static void all_problems_come_at_once(void)
 {
     ti_dag *dag =
@@ -331,6 +339,45 @@ static void random_cycles_are_found(void)
     CHECK(cyclic > 20);
 }
 
+/* reach[i][j]: a way leads from i to j. */
+static void find_ways(const tt_graph *graph, bool reach[GRAPH_MOST][GRAPH_MOST])
+{
+    memcpy(reach, graph->depends, sizeof graph->depends);
+    for (uint32_t k = 0; k < graph->count; k++)
+        for (uint32_t i = 0; i < graph->count; i++)
+            for (uint32_t j = 0; j < graph->count; j++)
+                reach[i][j] = reach[i][j] || (reach[i][k] && reach[k][j]);
+}
+
+/* Of all processors that lie on a cycle together, one problem names some. */
+static void every_knot_of_cycles_is_reported(void)
+{
+    uint32_t seed = 11;
+    for (int round = 0; round < ROUNDS(500); round++) {
+        tt_graph graph;
+        bool reach[GRAPH_MOST][GRAPH_MOST];
+        graph_random(&graph, &seed, false);
+        for (int extra = 0; extra < 6; extra++) {
+            uint32_t i = check_random(&seed) % graph.count, j = check_random(&seed) % graph.count;
+            graph.depends[i][j] = i != j;
+        }
+        find_ways(&graph, reach);
+        ti_dag *dag = graph_declare(&graph);
+        ti_problems problems = {0};
+        ti_plan_release(ti_plan_compile(dag, &problems));
+        for (uint32_t i = 0; i < graph.count; i++) {
+            bool named = !reach[i][i];
+            for (size_t k = 0; k < problems.count && !named; k++) {
+                uint32_t other = problems.list[k].processor;
+                named = reach[i][other] && reach[other][i];
+            }
+            CHECK(named);
+        }
+        ti_problems_clear(&problems);
+        ti_dag_free(dag);
+    }
+}
+
 enum { LARGE = 100000 };
 
 /* p0 <- p1 <- p2 ..., declared last first if `backwards`. */
@@ -361,14 +408,18 @@ static void long_chains_compile(void)
     }
 }
 
+/* (Sanitizers copy the whole text for each name that is added to it.) */
 static void a_long_cycle_is_printed(void)
 {
-    ti_dag *dag = chain(LARGE, true);
+    enum { LONG = ROUNDS(40000) };
+    char last[16];
+    ti_dag *dag = chain(LONG, true);
     ti_problems problems = {0};
-    depends(dag, "p99999"); /* the one declared last is p0 */
+    sprintf(last, "p%d", LONG - 1);
+    depends(dag, last); /* the one declared last is p0 */
     CHECK(ti_plan_compile(dag, &problems) == NULL);
     CHECK_INT(problems.count, 1);
-    CHECK(strlen(problems.list[0].text) > 9 * LARGE);
+    CHECK(strlen(problems.list[0].text) > 8 * LONG);
     ti_problems_clear(&problems);
     ti_dag_free(dag);
 }
@@ -404,7 +455,7 @@ static void memory_is_what_was_promised(void)
     CHECK_INT(sizeof *((ti_plan *)0)->dependencies + sizeof *((ti_plan *)0)->dependents, 8);
     ti_plan *plan = compile(chain(LARGE, false));
     size_t index = ((size_t)plan->bucket_mask + 1) * sizeof *plan->buckets;
-    size_t each = sizeof *plan->order + sizeof *plan->id_ends;
+    size_t each = sizeof *plan->order + sizeof *plan->priorities + sizeof *plan->id_ends;
     CHECK(LARGE * (sizeof(ti_step) + each) + index <= 64 * LARGE);
     ti_plan_release(plan);
 }
@@ -421,6 +472,7 @@ int main(void)
     RUN(a_cycle_begins_with_its_first_declared);
     RUN(what_stands_behind_a_cycle_is_not_on_it);
     RUN(cycles_apart_are_all_reported);
+    PENDING(a_cycle_that_leads_to_another_is_reported_too);
     RUN(all_problems_come_at_once);
     RUN(thousands_of_unknown_names_take_no_time);
     RUN(steps_stand_by_rank_then_as_declared);
@@ -428,6 +480,7 @@ int main(void)
     RUN(ids_are_found_by_all_their_bytes);
     RUN(random_plans_are_what_the_matrix_says);
     RUN(random_cycles_are_found);
+    PENDING(every_knot_of_cycles_is_reported);
     RUN(long_chains_compile);
     RUN(a_long_cycle_is_printed);
     RUN(wide_graphs_compile);

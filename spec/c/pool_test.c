@@ -3,6 +3,23 @@
  * so that it has jitter in it; the linker then leaves the library's own out. */
 #include "jitter.h"
 
+/* What the calling thread does, once, before it next locks the pool, and after it has unlocked it.
+ */
+static _Thread_local void (*before_lock)(void), (*after_unlock)(void);
+
+static void once(void (**hook)(void))
+{
+    void (*work)(void) = *hook;
+    *hook = NULL;
+    if (work)
+        work();
+}
+
+#undef uv_mutex_lock
+#undef uv_mutex_unlock
+#define uv_mutex_lock(m) (once(&before_lock), jitter(), (uv_mutex_lock)(m))
+#define uv_mutex_unlock(m) ((uv_mutex_unlock)(m), jitter(), once(&after_unlock))
+
 #include "engine/pool.c" /* NOLINT */
 
 #include <sys/resource.h>
@@ -22,10 +39,8 @@ static double used_seconds(struct rusage *usage)
 static void start_and_wait(ti_program *program)
 {
     ti_run *run = tt_run_new(program, 1);
-    int status = (int)ti_engine_start(program->engine, run);
-    CHECK_TEXT(ti_code_name((ti_code)status), "ok");
-    if (status == TI_OK)
-        ti_engine_wait(program->engine, run, UINT64_MAX);
+    tt_start(run);
+    tt_wait(run);
     ti_run_release(run);
 }
 
@@ -56,7 +71,7 @@ static void parked_threads_use_no_cpu(void)
     ti_engine *engine = tt_open(&house, 4);
     ti_program *program = tt_install(engine, tt_fan(12), &native);
     start_and_wait(program);
-    uv_sleep(50);
+    uv_sleep(200); /* what is watched for a while is watched no more */
     struct rusage before, after;
     double used = used_seconds(&before);
     uv_sleep(500);
@@ -96,6 +111,49 @@ static void first_starts_race_and_all_succeed(void)
         ti_program_release(program);
         tt_close(engine, &house);
     }
+}
+
+static struct {
+    ti_pool *pool;
+    ti_thread *parked;
+    ti_run *run;
+} scene;
+
+static void hide_parked(void)
+{
+    scene.parked = scene.pool->parked;
+    scene.pool->parked = NULL;
+}
+
+static void show_parked_and_start(void)
+{
+    scene.pool->parked = scene.parked;
+    tt_start(scene.run);
+}
+
+/* One thread is about to wake another, and finds none parked: it has just got up by itself. Before
+ * the waker gives up its share of the search, that thread has parked again, and a run was started,
+ * whose starter saw somebody search and woke nobody. */
+static void a_waker_that_finds_nobody_leaves_nobody_asleep(void)
+{
+    tt_native native = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 1);
+    ti_program *program = tt_install(engine, tt_chain(1), &native);
+    start_and_wait(program);
+    while (ti_load_sc(&engine->pool.idle) == 0 || ti_load_sc(&engine->pool.searching) > 0)
+        uv_sleep(1);
+    uv_sleep(20); /* it sleeps for certain */
+    scene.pool = &engine->pool;
+    scene.run = tt_run_new(program, 1);
+    before_lock = hide_parked;
+    after_unlock = show_parked_and_start;
+    ti_pool_wake(&engine->pool);
+    CHECK(ti_engine_wait(engine, scene.run, 2000000000));
+    ti_pool_wake(&engine->pool);
+    tt_wait(scene.run);
+    ti_run_release(scene.run);
+    ti_program_release(program);
+    tt_close(engine, &house);
 }
 
 enum { HOSTS = 3, LOCKSTEPS = ROUNDS(2000) };
@@ -156,6 +214,7 @@ int main(void)
     RUN(parked_threads_use_no_cpu);
     RUN(a_pool_may_close_unused);
     RUN(first_starts_race_and_all_succeed);
+    RUN(a_waker_that_finds_nobody_leaves_nobody_asleep);
     RUN(no_wake_up_is_lost);
     RUN(fans_finish);
     return check_report();

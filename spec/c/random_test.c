@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Random DAGs with random delays come out as graph.c says they must: with one worker or several,
- * run on the calling thread or started, one at a time or many runs at once. */
+ * under every strategy, run on the calling thread or started, alone or many runs at once. */
 #include "check.h"
 #include "graph.h"
 #include "native.h"
@@ -32,14 +32,17 @@ static tt_answer act(const ti_task *task, void *data)
     uint64_t payload = tt_number_of(task->payload);
     CHECK(payload == trial->outcomes[slot].in);
     delay(trial);
-    if (trial->graph.act[slot] == GRAPH_FAIL)
+    tt_act what = trial->graph.act[slot];
+    if (what == GRAPH_FAIL || (what == GRAPH_RETRY && task->node->attempts <= GRAPH_RETRIES))
         return tt_error("as planned");
-    bool answers = trial->graph.act[slot] == GRAPH_ANSWER;
+    if (what == GRAPH_SKIP)
+        return (tt_answer){.skip = true};
     tt_answer answer = {.payload = task->payload};
+    if (what == GRAPH_PASS)
+        return answer;
     if (trial->graph.intent[slot] == TI_TRANSFORM)
-        answer.payload = answers ? tt_number(graph_answer(slot, payload)) : task->payload;
-    if (answers)
-        answer.metadata = tt_number(payload);
+        answer.payload = tt_number(graph_answer(slot, payload));
+    answer.metadata = tt_number(payload);
     return answer;
 }
 
@@ -65,7 +68,7 @@ static void check_node(const tt_trial *trial, const ti_run *run, uint32_t i)
 {
     const ti_node *node = &run->nodes[run->plan->order[i]];
     const tt_outcome *expected = &trial->outcomes[i];
-    bool noted = expected->status == TI_COMPLETED && trial->graph.act[i] == GRAPH_ANSWER;
+    bool noted = expected->status == TI_COMPLETED && trial->graph.act[i] != GRAPH_PASS;
     CHECK_INT(node->status, expected->status);
     CHECK_INT(node->root, step_of(run, expected->root));
     CHECK_INT(node->source, step_of(run, expected->out) + 1);
@@ -78,7 +81,8 @@ static void check_node(const tt_trial *trial, const ti_run *run, uint32_t i)
         CHECK(node->metadata == NULL);
 }
 
-/* Under fail_fast, which of those that would complete did so is up to chance; nothing else is. */
+/* Under fail_fast, who fails, and which of those that would complete did so, is up to chance;
+ * nothing else is. */
 static void check_fast_node(const tt_trial *trial, const ti_run *run, uint32_t i)
 {
     const ti_node *node = &run->nodes[run->plan->order[i]];
@@ -87,7 +91,7 @@ static void check_fast_node(const tt_trial *trial, const ti_run *run, uint32_t i
     CHECK_INT(node->status, trial->outcomes[i].status);
     for (uint32_t j = 0; j < trial->graph.count; j++)
         if (trial->graph.depends[i][j])
-            CHECK_INT(run->nodes[run->plan->order[j]].status, TI_COMPLETED);
+            CHECK_INT(run->nodes[run->plan->order[j]].status, trial->outcomes[j].status);
     if (node->status == TI_COMPLETED)
         CHECK(tt_number_of(ti_run_value(run, node->source)) == trial->outcomes[i].value);
 }
@@ -101,46 +105,69 @@ static void check_trial(const tt_trial *trial, ti_run *run)
             check_fast_node(trial, run, i);
         else
             check_node(trial, run, i);
-    if (fast)
+    uint32_t first = ti_run_next_failure(run, 0);
+    if (fast) {
+        CHECK(first != TI_NONE && ti_run_next_failure(run, first + 1) == TI_NONE);
         return;
+    }
     CHECK_INT(ti_run_source(run), step_of(run, trial->whole.out) + 1);
-    CHECK_INT(ti_run_next_failure(run, 0), step_of(run, trial->whole.root));
+    CHECK_INT(first, step_of(run, trial->whole.root));
 }
 
-static void run_alone(ti_program *program, tt_trial *trial)
+/* A run under a strategy by chance. */
+static ti_run *new_run(ti_program *program, uint32_t *seed)
 {
-    ti_run *run = tt_run_new(program, INPUT);
+    ti_run_options options = ti_run_defaults(program->plan);
+    options.strategy = (ti_strategy)(check_random(seed) % 3);
+    ti_run *run = ti_run_new(program, tt_number(INPUT), NULL, &options);
+    REQUIRE(run);
+    return run;
+}
+
+static void run_alone(ti_program *program, tt_trial *trial, uint32_t *seed)
+{
+    ti_run *run = new_run(program, seed);
     REQUIRE(ti_engine_run(program->engine, run) == TI_OK);
     check_trial(trial, run);
     ti_run_release(run);
 }
 
-static void run_at_once(ti_program *program, tt_trial *trial)
+static void run_at_once(ti_program *program, tt_trial *trial, uint32_t *seed)
 {
     ti_run *runs[AT_ONCE];
     for (int i = 0; i < AT_ONCE; i++) {
-        runs[i] = tt_run_new(program, INPUT);
-        REQUIRE(ti_engine_start(program->engine, runs[i]) == TI_OK);
+        runs[i] = new_run(program, seed);
+        tt_start(runs[i]);
     }
     for (int i = AT_ONCE; i-- > 0;) {
-        ti_engine_wait(program->engine, runs[i], UINT64_MAX);
+        tt_wait(runs[i]);
         check_trial(trial, runs[i]);
         ti_run_release(runs[i]);
     }
 }
 
-static void try_one(ti_engine *engine, tt_trial *trial, uint32_t max_concurrency)
+/* How often a run that nothing cuts short calls back. */
+static uint32_t calls_of(const tt_trial *trial)
+{
+    uint32_t called = 0;
+    for (uint32_t i = 0; i < trial->graph.count; i++) {
+        uint32_t root = trial->outcomes[i].root;
+        if (root == GRAPH_NOBODY || root == i)
+            called += trial->graph.act[i] == GRAPH_RETRY ? 1 + GRAPH_RETRIES : 1;
+    }
+    return called;
+}
+
+static void try_one(ti_engine *engine, tt_trial *trial, uint32_t *seed)
 {
     ti_dag *dag = graph_declare(&trial->graph);
-    dag->max_concurrency = max_concurrency;
+    uint32_t most = check_random(seed) % (engine->workers + 2), called = calls_of(trial);
+    dag->max_concurrency = most;
     ti_program *program = tt_install(engine, dag, &trial->native);
-    run_alone(program, trial);
-    CHECK(max_concurrency == 0 || trial->native.most <= max_concurrency);
-    run_at_once(program, trial);
+    run_alone(program, trial, seed);
+    CHECK(most == 0 || trial->native.most <= most);
+    run_at_once(program, trial, seed);
     ti_program_release(program);
-    uint32_t called = 0;
-    for (uint32_t i = 0; i < trial->graph.count; i++)
-        called += trial->outcomes[i].status != TI_SKIPPED;
     if (trial->graph.strategy != TI_FAIL_FAST || trial->whole.status == TI_COMPLETED)
         CHECK_INT(trial->native.called, (1 + AT_ONCE) * called);
     else
@@ -157,7 +184,7 @@ static void try_many(uint32_t workers, ti_failure_strategy strategy, uint32_t de
     uint32_t seed = 100000 * workers + 1000 * strategy + delay_ns;
     for (int i = 0; i < TRIALS; i++) {
         trials[i] = trial_new(&seed, strategy, delay_ns);
-        try_one(engine, trials[i], check_random(&seed) % (workers + 2));
+        try_one(engine, trials[i], &seed);
     }
     for (int i = 0; i < TRIALS; i++)
         tt_await_forgotten(engine, &trials[i]->native);

@@ -19,7 +19,7 @@ static tt_case perform(ti_dag *dag, tt_native *native, uint64_t input)
     tt_case it = {.engine = tt_open(&house, 1)};
     it.program = tt_install(it.engine, dag, native);
     it.run = tt_run_new(it.program, input);
-    CHECK(ti_engine_run(it.engine, it.run) == TI_OK);
+    CHECK_INT(ti_engine_run(it.engine, it.run), TI_OK);
     CHECK(ti_run_settled(it.run));
     return it;
 }
@@ -314,7 +314,7 @@ static void a_run_is_used_again_and_remembers_nothing(void)
     CHECK(it.run == before);
     CHECK_INT(ti_run_status(it.run), TI_RUNNING);
     CHECK(!ti_run_cancel(it.run, "not yet", 7)); /* it is not in flight */
-    CHECK(ti_engine_run(it.engine, it.run) == TI_OK);
+    CHECK_INT(ti_engine_run(it.engine, it.run), TI_OK);
     check_statuses(it.run, clean);
     CHECK(atomic_load(&it.run->reason) == NULL);
     CHECK_INT(tt_result(it.run), 9);
@@ -327,7 +327,7 @@ static void each_run_has_its_own_serial(void)
     tt_case it = perform(tt_chain(1), &native, 1);
     ti_run *other = tt_run_new(it.program, 2);
     CHECK(other != it.run);
-    CHECK(ti_engine_run(it.engine, other) == TI_OK);
+    CHECK_INT(ti_engine_run(it.engine, other), TI_OK);
     CHECK(other->serial != it.run->serial);
     CHECK_INT(tt_result(it.run), 1);
     CHECK_INT(tt_result(other), 2);
@@ -341,8 +341,9 @@ static void a_profiled_run_knows_its_times(void)
     tt_case it = perform(tt_chain(3), &native, 1);
     CHECK(!it.run->profile);
     ti_run_release(it.run);
-    it.run = ti_run_new(it.program, tt_number(1), tt_number(2), &(ti_run_options){.profile = true});
-    CHECK(ti_engine_run(it.engine, it.run) == TI_OK);
+    ti_run_options options = {.profile = true};
+    it.run = ti_run_new(it.program, tt_number(1), tt_number(2), &options);
+    CHECK_INT(ti_engine_run(it.engine, it.run), TI_OK);
     CHECK_INT(tt_number_of(it.run->metadata), 2);
     uint64_t last = 0;
     for (int i = 0; i < 3; i++) {

@@ -120,11 +120,11 @@ static void run_or_start(tt_world *world, uint32_t *seed)
         runs[i] = tt_run_new(world->programs[which], (uint64_t)i);
     for (int i = 0; i < count; i++)
         if (check_random(seed) % 4)
-            REQUIRE(ti_engine_start(world->engine, runs[i]) == TI_OK);
+            tt_start(runs[i]);
         else
             REQUIRE(ti_engine_run(world->engine, runs[i]) == TI_OK);
     for (int i = 0; i < count; i++) {
-        ti_engine_wait(world->engine, runs[i], UINT64_MAX);
+        tt_wait(runs[i]);
         CHECK_INT(ti_run_status(runs[i]), TI_COMPLETED);
         check_settled(world, which, runs[i], (uint64_t)i);
         ti_run_release(runs[i]);
@@ -134,7 +134,7 @@ static void run_or_start(tt_world *world, uint32_t *seed)
 static void be_a_host(void *data, unsigned index)
 {
     uint32_t seed = index;
-    for (int round = 0; round < ROUNDS(500); round++)
+    for (int round = 0; round < ROUNDS(200); round++)
         run_or_start(data, &seed);
 }
 
@@ -166,8 +166,8 @@ static void cancel_or_run(void *data, unsigned index)
         pause_up_to(&seed, 60000);
         ti_run_cancel(world->shared, index == 2 ? "one" : "other", index == 2 ? 3 : 5);
     } else if (index == 0) {
-        REQUIRE(ti_engine_start(world->engine, world->shared) == TI_OK);
-        ti_engine_wait(world->engine, world->shared, UINT64_MAX);
+        tt_start(world->shared);
+        tt_wait(world->shared);
     } else {
         pause_up_to(&seed, 60000);
         ti_run_status(world->shared);
@@ -196,20 +196,82 @@ static void a_run_cancelled_at_any_moment_settles_once(void)
     close_world(&world);
 }
 
+/* A permit that is lost to a cancelled run would hang a later one, and one too many would show. */
+static void permits_survive_cancels(void)
+{
+    tt_world world;
+    open_world(&world, 4);
+    for (int round = 0; round < ROUNDS(1000); round++) {
+        world.shared = tt_run_new(world.programs[2], 0);
+        check_threads(4, cancel_or_run, &world);
+        CHECK_INT(world.shared->slots, 2);
+        CHECK_INT(world.shared->slot_waiters, 0);
+        ti_run_release(world.shared);
+    }
+    CHECK(world.natives[2].most <= 2);
+    close_world(&world);
+}
+
+/* Stays for a while, cancelled or not. */
+static tt_answer stay(const ti_task *task, void *data)
+{
+    (void)data;
+    for (int i = 0; i < 300; i++)
+        ti_relax();
+    return tt_increment(task, NULL);
+}
+
+/* One starts it and waits; the other cancels it as soon as it can. */
+static void start_or_cancel(void *data, unsigned index)
+{
+    tt_world *world = data;
+    uint32_t seed = (uint32_t)atomic_fetch_add(&world->cancels, 1);
+    if (index == 0) {
+        tt_start(world->shared);
+        tt_wait(world->shared);
+    } else {
+        do
+            pause_up_to(&seed, 300000);
+        while (!ti_run_cancel(world->shared, NULL, 0) && !ti_run_settled(world->shared));
+    }
+}
+
+/* While one worker holds the only permit, others find hundreds of processors that must wait: one of
+ * them may be told that the run has stopped, and must not take that for a permit. */
+static void a_bound_holds_while_its_run_is_cancelled(void)
+{
+    tt_world world;
+    open_world(&world, 4);
+    tt_native native = {.call = stay};
+    ti_dag *dag = tt_fan(500);
+    dag->max_concurrency = 1;
+    ti_program *program = tt_install(world.engine, dag, &native);
+    for (int round = 0; round < ROUNDS(1500); round++) {
+        world.shared = tt_run_new(program, 0);
+        check_threads(2, start_or_cancel, &world);
+        ti_run_release(world.shared);
+    }
+    CHECK(native.most <= 1);
+    ti_program_release(program);
+    tt_await_forgotten(world.engine, &native);
+    close_world(&world);
+}
+
 /* Goes on until the engine is closed under its feet. */
 static void run_until_closed(tt_world *world, uint32_t *seed)
 {
     for (;;) {
         int which = (int)(check_random(seed) % PROGRAMS);
         ti_run *run = tt_run_new(world->programs[which], 3);
-        bool started = check_random(seed) % 2 ? !ti_engine_run(world->engine, run)
-                                              : !ti_engine_start(world->engine, run);
-        if (started) {
-            ti_engine_wait(world->engine, run, UINT64_MAX);
+        ti_code code = check_random(seed) % 2 ? ti_engine_run(world->engine, run)
+                                              : ti_engine_start(world->engine, run);
+        if (code == TI_OK) {
+            tt_wait(run);
             check_settled(world, which, run, 3);
         }
         ti_run_release(run);
-        if (!started)
+        CHECK(code == TI_OK || code == TI_E_CLOSED);
+        if (code)
             return;
     }
 }
@@ -229,9 +291,10 @@ static void run_or_close(void *data, unsigned index)
 
 static void an_engine_closed_at_any_moment_lets_everyone_go(void)
 {
-    for (int round = 0; round < ROUNDS(1200); round++) {
+    for (int round = 0; round < ROUNDS(800); round++) {
         tt_world world;
         open_world(&world, 1 + (uint32_t)round % 4);
+        REQUIRE(ti_pool_ensure(&world.engine->pool));
         check_threads(HOSTS, run_or_close, &world);
         CHECK_INT(world.engine->in_flight, 0);
         release_programs(&world);
@@ -248,9 +311,9 @@ static void come_and_go(void *data, unsigned index)
         *native = (tt_native){.call = work};
         ti_program *program = tt_install(world->engine, tt_fan(4), native);
         ti_run *run = tt_run_new(program, 1);
-        REQUIRE(ti_engine_start(world->engine, run) == TI_OK);
+        tt_start(run);
         ti_program_release(program); /* the run keeps it */
-        ti_engine_wait(world->engine, run, UINT64_MAX);
+        tt_wait(run);
         CHECK_INT(tt_result(run), 2);
         ti_run_release(run);
         tt_await_forgotten(world->engine, native);
@@ -270,6 +333,8 @@ int main(void)
 {
     RUN(hosts_share_an_engine);
     RUN(a_run_cancelled_at_any_moment_settles_once);
+    RUN(permits_survive_cancels);
+    RUN(a_bound_holds_while_its_run_is_cancelled);
     RUN(an_engine_closed_at_any_moment_lets_everyone_go);
     RUN(programs_come_and_go_while_others_run);
     return check_report();

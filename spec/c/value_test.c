@@ -264,10 +264,11 @@ static void static_values_are_never_freed(void)
     CHECK_INT(ti_value_boolean(true)->root.as.boolean, true);
 }
 
-enum { SHARED = 64 };
+enum { SHARED = 3, LAST = ROUNDS(20000) };
 
 typedef struct tt_sharing {
     ti_value *values[SHARED];
+    ti_value *last[LAST];
 } tt_sharing;
 
 static void keep_and_drop(void *data, unsigned index)
@@ -280,20 +281,26 @@ static void keep_and_drop(void *data, unsigned index)
         CHECK_INT(value->root.as.integer, 5);
         ti_value_release(value);
     }
-    for (int i = 0; i < SHARED; i++)
-        ti_value_release(shared->values[i]);
+    for (int i = 0; i < LAST; i++)
+        ti_value_release(shared->last[i]);
 }
 
-/* Whoever is last frees: the threads' final releases race for it. */
+/* No count is lost; and whoever is last frees, which the threads' final releases race for. */
 static void references_count_from_several_threads(void)
 {
-    tt_sharing shared;
-    for (int i = 0; i < SHARED; i++) {
+    static tt_sharing shared;
+    for (int i = 0; i < SHARED; i++)
         shared.values[i] = ti_value_integer(5);
+    for (int i = 0; i < LAST; i++) {
+        shared.last[i] = ti_value_integer(5);
         for (int k = 1; k < 4; k++)
-            ti_value_retain(shared.values[i]);
+            ti_value_retain(shared.last[i]);
     }
     check_threads(4, keep_and_drop, &shared);
+    for (int i = 0; i < SHARED; i++) {
+        CHECK_INT(references(shared.values[i]), 1);
+        ti_value_release(shared.values[i]);
+    }
 }
 
 int main(void)

@@ -1,1 +1,0 @@
-local tm=require"tidemill" local n=0 return tm.dag{tm.transform("a",function(p) if p=="block" then local c=os.clock() while os.clock()-c<0.1 do end end n=n+1 return n end)}
