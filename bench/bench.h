@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* What scripts find in the table `bench`; see bench.c. */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <lua.h>
+
+/* floor(source, payload) -> an object whose method call(n) calls n times the function that source
+ * returns. The payload is a string, or a number of fields: a table of integers by string keys. */
+int bench_floor(lua_State *L);
+
+#endif
