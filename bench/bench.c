@@ -4,7 +4,7 @@
  *   now()                seconds, of a clock that only goes forward
  *   others()             seconds of processor time that threads other than this one have used
  *   allocated()          bytes that malloc has handed out, with its own headers
- *   floor(...)           see bench.h
+ *   floor(...), processes(...)  see bench.h
  *   counting()           whether instructions can be counted: under callgrind
  *   count(name, f)       counts what f() executes, and has callgrind write it to a file of its own
  */
@@ -74,8 +74,13 @@ static int bench_count(lua_State *L)
 static void open_bench(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"now", bench_now},     {"others", bench_others},     {"allocated", bench_allocated},
-        {"floor", bench_floor}, {"counting", bench_counting}, {"count", bench_count},
+        {"now", bench_now},
+        {"others", bench_others},
+        {"allocated", bench_allocated},
+        {"floor", bench_floor},
+        {"processes", bench_processes},
+        {"counting", bench_counting},
+        {"count", bench_count},
         {NULL, NULL},
     };
     lua_newtable(L);

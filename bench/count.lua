@@ -3,7 +3,6 @@
 -- repeat where clocks do not. One file for each workload, for callgrind_annotate.
 --   make bench-count WORKLOADS="chain stream"
 local bench = bench -- luacheck: ignore 113
-local callbacks = require "bench.callbacks"
 local graphs = require "bench.graphs"
 local sides = require "bench.sides"
 
@@ -32,9 +31,9 @@ local function repeated(call, runs)
   return function() for _ = 1, runs do call() end end
 end
 
-local function per_unit(name, source)
+local function per_unit(name, callback)
   if name == "stream" then
-    local side = sides.stream(graphs.diamond(), source, { workers = 1 })
+    local side = sides.stream(graphs.diamond(), callback, { workers = 1 })
     if not side then return end
     local total, path = count(name, function() side.call(512) end)
     side.close()
@@ -42,7 +41,7 @@ local function per_unit(name, source)
   end
   local shape = graphs[name]()
   local runs = #shape > 4 and 16 or RUNS * 4
-  local side = sides.tidemill(shape, source)
+  local side = sides.tidemill(shape, callback, { workers = 1 })
   local total, path = count(name, repeated(side.call, runs))
   side.close()
   return total / runs / #shape, path
@@ -50,13 +49,12 @@ end
 
 local wanted = ... and { ... } or ALL
 for _, callback in ipairs { "identity", "new string" } do
-  local source = callbacks[callback]
-  local floor = sides.floor(source)
+  local floor = sides.floor(callback)
   local bare = count("floor", function() floor.call(5000) end) / 5000
   print(("%-10s %12s %8s"):format(callback, "instructions", "x floor"))
   print(("%-10s %12.1f"):format("floor", bare))
   for _, name in ipairs(wanted) do
-    local each, path = per_unit(name, source)
+    local each, path = per_unit(name, callback)
     if each then
       print(("%-10s %12.1f %8.2f   callgrind_annotate %s"):format(name, each,
         each / bare / (name == "stream" and 4 or 1), path))

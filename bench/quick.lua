@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- For whoever works on the engine: the five graphs and a stream against the floor, in half a minute.
 --   make bench-quick WORKLOADS="chain stream" SECONDS=20 BASE=build/bench/before.json
-local callbacks = require "bench.callbacks"
 local graphs = require "bench.graphs"
 local json = require "dkjson"
 local measure = require "bench.measure"
@@ -11,9 +10,9 @@ local SECONDS = tonumber(os.getenv "SECONDS") or 36
 local SAVED = "build/bench/quick.json"
 local ALL = { "chain", "fanout", "ladder", "layered", "diamond", "stream" }
 
-local function side_of(name, source, workers)
-  if name == "stream" then return sides.stream(graphs.diamond(), source, { workers = workers }) end
-  return sides.tidemill(graphs[name](), source, { workers = workers })
+local function side_of(name, callback, workers)
+  if name == "stream" then return sides.stream(graphs.diamond(), callback, { workers = workers }) end
+  return sides.tidemill(graphs[name](), callback, { workers = workers })
 end
 
 local function read(path)
@@ -24,28 +23,25 @@ local function read(path)
   return content
 end
 
-local function print_row(name, side, floors, old, saved)
-  local time, ratio = measure.spread(side.times), side.base and measure.spread(side.ratios)
-  if not ratio then
+local function print_row(name, side, floor, old, saved)
+  local time = measure.spread(side.times)
+  if side == floor then
     return print(("%-8s %7s %8.1f %8.1f"):format(name, "floor", time.median * 1e9, time.lowest * 1e9))
   end
-  local key = ("%s, %d"):format(name, side.workers)
-  saved[key] = ratio.median / floors
+  local ratio = measure.ratio(side, floor, name == "stream" and 4 or 1)
+  local key, x = ("%s, %d"):format(name, side.workers), ratio.median
+  saved[key] = x
   print(("%-8s %7d %8.1f %8.1f   %7.2f %7.2f %7.2f   %s"):format(name, side.workers, time.median * 1e9,
-    time.lowest * 1e9, saved[key], ratio.q1 / floors, ratio.q3 / floors,
-    old[key] and ("%.2f"):format(saved[key] / old[key]) or ""))
+    time.lowest * 1e9, x, ratio.q1, ratio.q3, old[key] and ("%.2f"):format(x / old[key]) or ""))
 end
 
-local function measure_workload(name, source, seconds, old, saved)
-  local floor = sides.floor(source)
-  local list = { floor, side_of(name, source, 1), side_of(name, source, 2) }
+local function measure_workload(name, callback, seconds, old, saved)
+  local floor = sides.floor(callback)
+  local list = { floor, side_of(name, callback, 1), side_of(name, callback, 2) }
   if #list == 1 then return end
-  for _, side in ipairs(list) do
-    if side ~= floor then side.base = floor end
-  end
   measure.rounds(list, seconds)
   for _, side in ipairs(list) do
-    print_row(name, side, name == "stream" and 4 or 1, old, saved)
+    print_row(name, side, floor, old, saved)
     side.close()
   end
 end
@@ -58,7 +54,7 @@ for _, callback in ipairs { "identity", "new string" } do
   local results = {}
   old[callback], saved[callback] = old[callback] or {}, results
   for _, name in ipairs(wanted) do
-    measure_workload(name, callbacks[callback], SECONDS / 2 / #wanted, old[callback], results)
+    measure_workload(name, callback, SECONDS / 2 / #wanted, old[callback], results)
   end
 end
 
