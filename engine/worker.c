@@ -508,7 +508,7 @@ ti_node *ti_worker_scatter(ti_worker *worker)
     return chain;
 }
 
-/* Takes over a chain of tickets. The last is to run first, so it is hot, and what the ring has no
+/* Takes over a chain of tickets, of one at least. The last is to run first, so it is hot, and what the ring has no
  * room for is set aside before. With nothing hot. */
 static void take_over(ti_worker *worker, ti_node *node)
 {
@@ -529,6 +529,14 @@ void ti_worker_enter(ti_worker *worker, ti_node *chain)
 {
     ti_node *last;
     take_over(worker, ti_executor_queue(chain, &last));
+}
+
+static bool take_inbox(ti_worker *worker)
+{
+    ti_node *chain = ti_inbox_take(&worker->engine->inbox);
+    if (chain)
+        take_over(worker, chain);
+    return chain != NULL;
 }
 
 /* A guest that took what is not of its group gives it to the engine's threads. */
@@ -562,15 +570,10 @@ static bool steal(ti_worker *worker)
 
 bool ti_worker_find(ti_worker *worker, ti_run *until)
 {
-    ti_engine *engine = worker->engine;
     for (int round = 0; round < FIND_ROUNDS; round++) {
         if (until && ti_run_settled(until))
             return false;
-        if (!worker->guest && !ti_inbox_empty(&engine->inbox)) {
-            take_over(worker, ti_inbox_take(&engine->inbox));
-            return true;
-        }
-        if (steal(worker))
+        if ((!worker->guest && take_inbox(worker)) || steal(worker))
             return true;
         ti_relax();
     }
