@@ -399,7 +399,7 @@ static void drop(const ti_task *task, ti_value *payload, ti_value *metadata)
     ti_value_release(metadata);
 }
 
-void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata)
+bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata)
 {
     const ti_task *task = &worker->task;
     ti_node *node = task->node;
@@ -410,7 +410,7 @@ void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
             finish(worker, node, task->step, TI_CANCELLED);
         else
             time_out(worker);
-        return;
+        return false;
     }
     if (task->step->intent == TI_TRANSFORM) {
         if (payload != task->payload) {
@@ -424,6 +424,7 @@ void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
     if (metadata)
         worker->tally_bytes += metadata->bytes;
     finish(worker, node, task->step, TI_COMPLETED);
+    return true;
 }
 
 void ti_worker_skip(ti_worker *worker)
@@ -508,8 +509,8 @@ ti_node *ti_worker_scatter(ti_worker *worker)
     return chain;
 }
 
-/* Takes over a chain of tickets, of one at least. The last is to run first, so it is hot, and what the ring has no
- * room for is set aside before. With nothing hot. */
+/* Takes over a chain of tickets, of one at least. The last is to run first, so it is hot, and what
+ * the ring has no room for is set aside before. With nothing hot. */
 static void take_over(ti_worker *worker, ti_node *node)
 {
     int64_t excess = -(int64_t)(TI_DEQUE_SIZE / 2);
