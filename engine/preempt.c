@@ -76,7 +76,7 @@ void ti_preempt_enter(ti_worker *worker)
     worker->outer = innermost;
     worker->thread = uv_thread_self();
     innermost = worker;
-    ti_store_sc(&worker->reachable, 1);
+    ti_store_release(&worker->reachable, 1); /* whoever misses it looks again: ti_engine_stop */
 }
 
 void ti_preempt_disown(ti_worker *worker)

@@ -105,6 +105,18 @@ ti_engine *tt_open(tt_house *house, uint32_t workers)
     return engine;
 }
 
+uint32_t tt_in_flight(ti_engine *engine)
+{
+    uint32_t count = 0;
+    uv_mutex_lock(&engine->lock);
+    for (ti_run *run = engine->runs; run; run = run->next) {
+        unsigned phase = ti_load_sc(&run->phase);
+        count += phase == TI_IN_FLIGHT || phase == TI_AWAITED;
+    }
+    uv_mutex_unlock(&engine->lock);
+    return count;
+}
+
 void tt_close(ti_engine *engine, tt_house *house)
 {
     uint32_t workers = engine->workers;

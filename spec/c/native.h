@@ -46,6 +46,9 @@ ti_engine *tt_open(tt_house *house, uint32_t workers);
 /* Closes and frees an engine that nobody else refers to any more, and checks the house. */
 void tt_close(ti_engine *engine, tt_house *house);
 
+/* How many runs are in flight. */
+uint32_t tt_in_flight(ti_engine *engine);
+
 /* Compiles a DAG, frees it, and installs it; exits if that fails. */
 ti_program *tt_install(ti_engine *engine, ti_dag *dag, tt_native *native);
 
