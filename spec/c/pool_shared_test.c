@@ -139,6 +139,16 @@ static void a_full_pool_holds_up_no_caller(void)
     tt_close(engine, &house);
 }
 
+/* Whatever was asked for has been requested from libuv. */
+static void await_request(ti_pool *pool)
+{
+    for (bool asked = true; asked;) {
+        uv_mutex_lock(&pool->lock);
+        asked = pool->lender.asked;
+        uv_mutex_unlock(&pool->lock);
+    }
+}
+
 static void closing_waits_for_nobody_else(void)
 {
     for (uint32_t workers = 1; workers <= 3; workers++) {
@@ -150,6 +160,7 @@ static void closing_waits_for_nobody_else(void)
         ti_run *runs[3];
         for (int i = 0; i < 3; i++)
             tt_start(runs[i] = tt_run_new(program, 1));
+        await_request(&engine->pool);
         ti_engine_close(engine);
         for (int i = 0; i < 3; i++) {
             CHECK_INT(ti_run_status(runs[i]), TI_CANCELLED);
@@ -173,6 +184,7 @@ static void closing_takes_back_what_nobody_needs(void)
     take_the_thread(&visitor);
     CHECK_INT(tt_compute(program, 1), 2);
     CHECK_INT(engine->pool.idle, 1);
+    await_request(&engine->pool);
     ti_engine_close(engine);
     CHECK_INT(engine->pool.idle, 2);
     CHECK_INT(engine->pool.started, 0);
@@ -268,6 +280,34 @@ static void a_thread_that_goes_looks_once_more(void)
     tt_close(engine, &house);
 }
 
+static void have_no_thread(void)
+{
+    ti_store_sc(&scene.engine->pool.idle, 0);
+}
+
+/* One is about to ask for the last thread, and finds that another one has got it. */
+static void nobody_asks_for_more_than_there_is(void)
+{
+    tt_native native = {.call = tt_increment};
+    scene.engine = tt_open(&house, 1);
+    ti_pool *pool = &scene.engine->pool;
+    ti_program *program = tt_install(scene.engine, tt_chain(1), &native);
+    tt_start_and_wait(program);
+    while (ti_load_sc(&pool->idle) == 0 || ti_load_sc(&pool->searching) > 0)
+        uv_sleep(1);
+    before_lock = have_no_thread;
+    ti_pool_wake(pool);
+    CHECK_INT(pool->idle, 0);
+    CHECK_INT(pool->searching, 0);
+    ti_store_sc(&pool->idle, 1);
+    ti_engine_close(scene.engine);
+    ti_pool_wake(pool); /* now there is nobody to ask */
+    CHECK_INT(pool->idle, 1);
+    CHECK_INT(pool->searching, 0);
+    ti_program_release(program);
+    tt_close(scene.engine, &house);
+}
+
 /* Always leaves another run behind, until the host had its turn. */
 static tt_answer go_on(const ti_task *task, void *data)
 {
@@ -321,13 +361,14 @@ int main(void)
 {
     tt_shared = true;
     REQUIRE(setenv("UV_THREADPOOL_SIZE", "1", 1) == 0);
-    RUN(an_idle_engine_has_given_its_thread_back);
     RUN(a_borrowed_thread_gets_sigurg_alone_and_its_mask_back);
+    RUN(an_idle_engine_has_given_its_thread_back);
     RUN(a_full_pool_holds_up_no_caller);
     RUN(closing_waits_for_nobody_else);
     RUN(closing_takes_back_what_nobody_needs);
     RUN(closing_waits_for_what_is_borrowed);
     RUN(a_thread_that_goes_looks_once_more);
+    RUN(nobody_asks_for_more_than_there_is);
     RUN(others_have_their_turn_while_there_is_always_work);
     RUN(engines_come_and_go);
     return check_report();
