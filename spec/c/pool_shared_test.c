@@ -15,6 +15,7 @@ static void step_in(void)
         work();
 }
 
+#undef uv_mutex_lock /* it may have jitter */
 #define uv_mutex_lock(m) (step_in(), (uv_mutex_lock)(m))
 
 #include "engine/pool.c"        /* NOLINT */
@@ -216,7 +217,7 @@ static void close_engine(void *data, unsigned index)
     if (index == 0) {
         ti_engine_close(scene.engine);
     } else {
-        while (!ti_engine_closed(scene.engine))
+        while (!ti_load_sc(&scene.first->stop) || !ti_load_sc(&scene.second->stop))
             ti_relax();
         uv_sem_post(&scene.go_on);
     }
