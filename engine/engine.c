@@ -73,14 +73,14 @@ uint32_t ti_engine_default_workers(void)
 }
 
 /* 0, or a libuv error, and then nothing is left open. */
-static int open_threading(ti_engine *engine)
+static int open_threading(ti_engine *engine, bool shared)
 {
     int status = uv_mutex_init(&engine->lock);
     if (status)
         return status;
     if (!(status = uv_cond_init(&engine->changed))) {
         if (!(status = ti_control_open(&engine->control, engine))) {
-            if (!(status = ti_pool_open(&engine->pool, engine, engine->workers)))
+            if (!(status = ti_pool_open(&engine->pool, engine, engine->workers, shared)))
                 return 0;
             ti_control_free(&engine->control);
         }
@@ -107,8 +107,8 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         .workers = workers,
         .preempt =
             config->preempt == TI_PREEMPT_SIGNAL && !signals ? TI_PREEMPT_HOOK : config->preempt,
-        .grace = config->grace,
-        .stubborn = config->stubborn,
+        .grace = config->shared ? 0 : config->grace,
+        .stubborn = config->stubborn && !config->shared,
         .seats = seats,
         .backends = count,
     };
@@ -122,7 +122,7 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
     engine->descriptor = TI_NO_DESCRIPTOR;
     atomic_init(&engine->references, 1);
     open_seats(engine);
-    int status = open_threading(engine);
+    int status = open_threading(engine, config->shared);
     if (status) {
         *error = ti_error_format(TI_E_INTERNAL, "cannot set up threads: %s", uv_strerror(status));
         free(seats);
@@ -207,6 +207,7 @@ void ti_engine_close(ti_engine *engine)
     ti_store_sc(&engine->closing, 1);
     cancel_all(engine);
     uv_mutex_unlock(&engine->lock);
+    ti_pool_stop_sharing(&engine->pool);
     ti_engine_stop(engine, NULL);
     uv_mutex_lock(&engine->lock);
     while (any_in_flight(engine))

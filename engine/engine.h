@@ -62,6 +62,9 @@ typedef struct ti_engine_config {
                        for ever */
     bool stubborn;  /* callbacks may not see that they must stop: runs with a timeout keep off the
                        calling thread, which could not be given up */
+    bool shared;    /* threads are borrowed from libuv's pool while there is work, and so cannot be
+                       given up: `grace` and `stubborn` mean nothing. While that pool has none to
+                       lend, the engine waits; on a thread of that pool, do not wait for it */
 } ti_engine_config;
 
 /* How many workers suit this machine. */
