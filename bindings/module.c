@@ -95,8 +95,6 @@ static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automa
     };
 }
 
-static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
-
 /* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, sandbox,
  * memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal", "hook", "none", or
  * "auto"; compiles: this Lua compiles loops; a limit of 0 is none */
@@ -119,9 +117,8 @@ static int engine_open(lua_State *L)
     self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
-    self->config->sandbox = profiles[luaL_checkoption(L, 7, NULL, profiles)];
-    self->config->memory_limit = (size_t)luaL_checknumber(L, 8);
-    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 9);
+    self->config->memory_limit = (size_t)luaL_checknumber(L, 7);
+    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 8);
     self->engine = ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1,
                                   &call->error);
     return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);
@@ -580,6 +577,8 @@ int luaopen_tidemill_core(lua_State *L)
     open_types(L);
     lua_newtable(L);
     tl_set_functions(L, functions);
+    ti_pattern_open(L);
+    lua_setfield(L, -2, "pattern");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     lua_pushinteger(L, TI_MOST_WORKERS);

@@ -731,10 +731,9 @@ static int open_protected(lua_State *L)
     lua_call(L, 1, 1);
     lua_getfield(L, -1, "open");
     lua_pushstring(L, config->preempt);
-    lua_pushstring(L, config->sandbox);
     lua_pushboolean(L, config->instruction_limit != 0);
     lua_pushboolean(L, config->memory_limit != 0);
-    lua_call(L, 4, 0);
+    lua_call(L, 3, 0);
     lua_getfield(L, -1, "programs");
     register_top(L, &programs_key);
     register_top(L, &worker_key);
