@@ -592,6 +592,23 @@ static ti_error *broken_bound(ti_state *state)
     return ti_stop_spent(state) ? ti_stop_spent_error(state) : NULL;
 }
 
+/* Why the current task failed; pops what was raised. */
+static ti_error *account(ti_state *state, int status)
+{
+    ti_error *error = broken_bound(state), *broken;
+    if (error) {
+        lua_pop(state->L, 1);
+        return error;
+    }
+    state->stoppable = true; /* so that a __tostring is */
+    error = describe(state, status, TI_E_PROCESSOR_FAILED);
+    broken = broken_bound(state); /* by that */
+    if (!broken)
+        return error;
+    ti_error_free(error);
+    return broken;
+}
+
 /* Makes what was raised, which is on top of the stack, the answer of the current task; pops it. An
  * error that hit between two tasks (no memory to begin with) the next one has to bear. False: there
  * is none. */
@@ -602,12 +619,10 @@ static bool blame(ti_state *state, int status)
     ti_value_release(state->unanswered);
     state->unanswered = NULL;
     ti_error *error = NULL;
-    if (state->task && !ti_worker_must_stop(state->serving) && !(error = broken_bound(state))) {
-        state->stoppable = true; /* so that a __tostring is */
-        error = describe(state, status, TI_E_PROCESSOR_FAILED);
-    } else {
+    if (state->task && !ti_worker_must_stop(state->serving))
+        error = account(state, status);
+    else
         lua_pop(state->L, 1);
-    }
     state->stoppable = false;
     recover(state);
     if (state->abandoned) {

@@ -25,6 +25,7 @@ typedef struct ti_state {
     ti_memory *memory; /* NULL: no limit */
     bool recovering;   /* it is collected, or replaced */
     bool invoking;     /* in ti_state_invoke */
+    uint32_t nested;   /* coroutines in coroutines */
     bool loading;      /* a program is loaded, and its instructions are counted */
     uint64_t spent;    /* instructions, by the call `spender` */
     uint64_t spender;

@@ -80,6 +80,9 @@ local function check_options(options)
     local problem = check(value)
     if problem then misuse("%s %s, but it is %s", key, problem, tostring(value)) end
   end
+  if sandboxes[options.sandbox or false] ~= "trusted" and options.preempt == false then
+    misuse "preempt must not be false in a sandbox"
+  end
 end
 
 --- An engine with its own workers, each with its own Lua state, which searches modules where this one
@@ -89,7 +92,6 @@ function M.engine(options)
   check_options(options)
   local sandbox = sandboxes[options.sandbox or false]
   local confined = sandbox ~= "trusted"
-  if confined and options.preempt == false then misuse "preempt must not be false in a sandbox" end
   local engine, err = core.engine(options.workers or core.default_workers(), package.path, package.cpath,
     options.preempt == nil and "auto" or preempt_modes[options.preempt],
     options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil, -- luacheck: ignore 113

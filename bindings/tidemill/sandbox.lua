@@ -49,7 +49,7 @@ function methods.rep(text, count, separator)
   local times = tonumber(count)
   if times and times > 0 then
     if size == 0 then return "" end -- Lua's own counts to the end
-    if not (size * times <= MOST_BYTES) then
+    if size * times > MOST_BYTES then
       error(("string.rep makes at most %d bytes in a sandbox"):format(MOST_BYTES), 2)
     end
   end
@@ -334,7 +334,7 @@ local function generator()
     if low == nil then return next_number() end
     if high == nil then low, high = 1, low end
     if type(low) ~= "number" or type(high) ~= "number" then error("math.random takes numbers", 2) end
-    if not (low <= high) then error("bad argument to 'random' (interval is empty)", 2) end
+    if low > high then error("bad argument to 'random' (interval is empty)", 2) end
     local offset = next_number() * (high - low + 1)
     offset = offset - offset % 1
     return math.tointeger and math.tointeger(low + offset) or low + offset -- luacheck: ignore 143
@@ -349,14 +349,25 @@ local function copy(library, names)
   return made
 end
 
+local numbers = {
+  "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "cosh", "deg", "exp", "floor", "fmod", "frexp", "huge",
+  "ldexp", "log", "log10", "max", "maxinteger", "min", "mininteger", "mod", "modf", "pi", "pow", "rad", "sin",
+  "sinh", "sqrt", "tan", "tanh", "tointeger", "type", "ult",
+}
+
 local function math_library(profile)
-  local made = {}
-  for name, value in next, math do
-    if name ~= "random" and name ~= "randomseed" then made[name] = value end
-  end
+  local made = copy(math, numbers)
   if profile ~= "pure" then made.random, made.randomseed = generator() end
   return made
 end
+
+-- Libraries that some have.
+local others = {
+  bit = { "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit", "tohex" },
+  bit32 = { "arshift", "band", "bnot", "bor", "btest", "bxor", "extract", "lrotate", "lshift", "replace", "rrotate",
+    "rshift" },
+  utf8 = { "char", "charpattern", "codepoint", "codes", "len", "offset" },
+}
 
 -- A coroutine begins with no instructions counted, so it is charged some.
 local function coroutine_library()
@@ -495,12 +506,9 @@ function M.environment(profile, directory)
     table = copy(tables, { "concat", "insert", "move", "pack", "remove", "sort", "unpack" }),
     tidemill = facade(),
   }
-  for _, name in ipairs { "bit", "bit32", "utf8" } do
+  for name, fields in next, others do
     local library = rawget(_G, name)
-    if library then
-      loaded[name] = {}
-      for field, value in next, library do loaded[name][field] = value end
-    end
+    if library then loaded[name] = copy(library, fields) end
   end
   if profile ~= "pure" then
     loaded.os = copy(os, { "clock", "date", "difftime", "time" })
