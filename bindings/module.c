@@ -426,6 +426,8 @@ static int why_not(lua_State *L)
 {
     const char *root = luaL_checkstring(L, 2);
     ti_call *call = new_call(L);
+    const ti_state *state = ti_state_of(L);
+    call->scratch.most = state ? state->scratch.most : 0;
     ti_conversion conversion = {.scratch = &call->scratch, .root = root};
     call->result = ti_convert_to(L, 1, &conversion);
     if (call->result)

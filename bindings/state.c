@@ -36,6 +36,10 @@ enum {
 
 #define MOST_RESULTS 3 /* that anybody looks at */
 
+/* A value may be this many times what its Lua state may use. More it is only where tables or
+ * strings occur in it again and again, and then it could be without end. */
+#define VALUE_PER_MEMORY 4
+
 /* The stack within `serve_protected`. */
 enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS, TOP = PAYLOADS + TI_STATE_PAYLOADS - 1 };
 
@@ -855,6 +859,7 @@ static void *open_state(void *shared, uint32_t worker, ti_error **error)
     state->worker = worker;
     state->config = shared;
     state->bounded = state->config->memory_limit || state->config->instruction_limit;
+    state->scratch.most = VALUE_PER_MEMORY * state->config->memory_limit;
     if (open_lua(state, error)) {
         reinstall(state);
         return state;

@@ -13,8 +13,8 @@ local function compare(job)
   end
   local function pick(list) return list[random(#list)] end
 
-  local items = { "a", "b", "c", ".", "%a", "%D", "[ab]", "[^a]", "%s", "[a-c%d]", "%b()", "%f[%a]", "()", "(a)", "(.-)",
-    "(b*)", "%1", "$", "^", "%w", "%]", "[]]", "[^]]", "%.", "-", "[%a-z]", "%z", "%", "[", "%f", ")" }
+  local items = { "a", "b", "c", ".", "%a", "%D", "[ab]", "[^a]", "%s", "[a-c%d]", "%b()", "%f[%a]", "()", "(a)",
+    "(.-)", "(b*)", "%1", "$", "^", "%w", "%]", "[]]", "[^]]", "%.", "-", "[%a-z]", "%z", "%", "[", "%f", ")" }
   local repeats = { "", "", "", "*", "+", "-", "?" }
   local characters = { "a", "b", "c", " ", "1", "(", ")", "]", ".", "\0", "-" }
   local replacements = { "%0", "<%1>", "", "%%", "x", { a = "1", b = false, [""] = "e" },
@@ -76,7 +76,8 @@ local function compare_tables()
     for i = -2, 25 do same = same and expected[i] == actual[i] end
     if not same then differences[#differences + 1] = what end
   end
-  for _, at in ipairs { -1, 0, 1, 2, 10, 20, 21, 22, 1.5 } do
+  -- Lua 5.1 takes positions that make no sense.
+  for _, at in ipairs(_VERSION == "Lua 5.1" and { 1, 2, 10, 20, 21 } or { -1, 0, 1, 2, 10, 20, 21, 22, 1.5, "3" }) do
     check("insert at " .. at, function(insert, list) return insert(list, at, "new") end, "insert")
     check("remove at " .. at, function(remove, list) return remove(list, at) end, "remove")
   end

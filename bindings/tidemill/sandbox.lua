@@ -210,8 +210,16 @@ local function harden()
 end
 
 -- A border of a list may be far beyond what is in it: moving items in C could take for ever.
-local function is_short(list, distance)
-  return distance <= MOST_MOVED and getmetatable(list) == nil
+local function is_short(list, size, at)
+  return getmetatable(list) == nil and size - at <= MOST_MOVED
+end
+
+-- A position in a list from 1 to `most`.
+local function to_position(name, value, most)
+  local at = tonumber(value)
+  if not at then bad_argument(2, name, "number", value) end
+  if at >= 1 and at <= most and at % 1 == 0 then return at end
+  error(("bad argument #2 to '%s' (position out of bounds)"):format(name), 3)
 end
 
 local get, set = RAW and rawget or function(list, i) return list[i] end,
@@ -230,25 +238,21 @@ function tables.insert(list, ...)
     set(list, size + 1, (...))
     return
   end
+  if count ~= 2 then error("wrong number of arguments to 'insert'", 2) end
   local at, value = ...
-  if count ~= 2 or type(at) ~= "number" or is_short(list, size - at) then return native_insert(list, ...) end
-  if at < 1 or at > size + 1 or at % 1 ~= 0 then
-    error("bad argument #2 to 'insert' (position out of bounds)", 2)
-  end
+  at = to_position("insert", at, size + 1)
+  if is_short(list, size, at) then return native_insert(list, at, value) end
   for i = size, at, -1 do set(list, i + 1, get(list, i)) end
   set(list, at, value)
 end
 
-function tables.remove(list, ...)
+function tables.remove(list, at)
   local size = check_list("remove", list)
-  local at = ...
-  if at == nil and getmetatable(list) == nil then return native_remove(list) end
   if at == nil then at = size end
-  if type(at) ~= "number" or is_short(list, size - at) then return native_remove(list, ...) end
-  if size + 1 ~= at and (at < 1 or at > size + 1 or at % 1 ~= 0) then
-    if RAW or (size == 0 and at == 0) then return nil end
-    error("bad argument #2 to 'remove' (position out of bounds)", 2)
-  end
+  if size == 0 and at == 0 then at = 1 end
+  if RAW and type(at) == "number" and not (at >= 1 and at <= size) then return end
+  at = to_position("remove", at, size + 1)
+  if is_short(list, size, at) then return native_remove(list, at) end
   local value = get(list, at)
   for i = at, size - 1 do set(list, i, get(list, i + 1)) end
   if at <= size then set(list, size, nil) end
