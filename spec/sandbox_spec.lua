@@ -99,7 +99,8 @@ local WALK = [[
       walk("dag", tm.dag {})
       walk("processor", tm.transform("x", print))
       walk("ctx", ctx)
-      for _, name in ipairs { "id", "options", "state", "attempt", "metadata", "dependencies", "cancelled", "remaining" } do
+      for _, name in ipairs { "id", "options", "state", "attempt", "metadata", "dependencies", "cancelled",
+        "remaining" } do
         walk("ctx." .. name, ctx[name])
       end
       table.sort(list)
