@@ -373,7 +373,7 @@ static void answer_transform(lua_State *L, ti_state *state, int first, int resul
 
 /* What a callback used that has returned is too much, though it may have caught that error: raises
  * it again. Where Lua does not collect before memory runs out, this is the time. */
-static void check_bounds(lua_State *L, ti_state *state)
+__attribute__((noinline, cold)) static void check_bounds(lua_State *L, ti_state *state)
 {
     if (state->memory && state->memory->strained) {
         ti_stop_judge(L, state->memory);
@@ -386,7 +386,7 @@ static void check_bounds(lua_State *L, ti_state *state)
 
 /* Calls a function of the script with two arguments. It may be stopped, and if it does not stop,
  * this state be given up: then `serve` must end the thread without touching the engine. */
-static void call_script(lua_State *L, ti_state *state, int results)
+static inline void call_script(lua_State *L, ti_state *state, int results)
 {
     state->stoppable = state->leavable = true;
     lua_call(L, 2, results);
