@@ -558,13 +558,13 @@ static ti_error *describe(ti_state *state, int status, ti_code code)
     lua_pushvalue(L, DESCRIBE);
     lua_pushlightuserdata(L, &raised);
     lua_pushvalue(L, handled);
-    if (lua_pcall(L, 2, 0, 0)) {
+    if (lua_pcall(L, 2, 0, 0) && !raised.error) { /* it may be stopped as it returns */
         lua_settop(L, handled);
         lua_pushvalue(L, DESCRIBE);
         lua_pushlightuserdata(L, &raised);
         lua_pushvalue(L, handled);
         lua_pushboolean(L, 0);
-        if (lua_pcall(L, 3, 0, 0))
+        if (lua_pcall(L, 3, 0, 0) && !raised.error)
             raised.error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, raised.cause);
     }
     lua_settop(L, handled - 1);
