@@ -57,6 +57,7 @@ build = {
         "engine/engine.c",
         "bindings/convert.c",
         "bindings/memory.c",
+        "bindings/pattern.c",
         "bindings/stop.c",
         "bindings/context.c",
         "bindings/state.c",
@@ -82,6 +83,7 @@ build = {
     ["tidemill.json"] = "bin/json.lua",
     ["tidemill.printable"] = "bin/printable.lua",
     ["tidemill.report"] = "bin/report.lua",
+    ["tidemill.sandbox"] = "bindings/tidemill/sandbox.lua",
     ["tidemill.worker"] = "bindings/tidemill/worker.lua",
   },
   install = {

@@ -74,6 +74,13 @@ Examples:
    tidemill compare report.dag.lua --input article.txt
    tidemill compare report.dag.lua --input a.txt --workers 2 --runs 50]]
 
+local function memory_size(text)
+  local digits, unit = text:match "^(%d+)([KMG]?)$"
+  local size = digits and tonumber(digits) * ({ [""] = 1, K = 2 ^ 10, M = 2 ^ 20, G = 2 ^ 30 })[unit]
+  if size and size >= 1 and size <= 2 ^ 53 then return size end
+  return nil, ("--memory-limit takes a size like 64M, not '%s'"):format(text)
+end
+
 local function whole_number(option, most)
   return function(text)
     local n = text:find "^%d+$" and tonumber(text)
@@ -114,6 +121,10 @@ local function add_command(parser, name, summary, help, formats)
     :description "Read the payload from FILE, or from standard input for \"-\"."
   command:option "--workers" :argname "N" :convert(whole_number("--workers", MOST_WORKERS))
     :description "Run on N workers, 1 to 1024. The default is one for each core."
+  command:flag "--sandbox"
+    :description "Keep the script from files, programs and the rest of the system."
+  command:option "--memory-limit" :argname "SIZE" :convert(memory_size)
+    :description "The most memory that a worker's Lua may use: bytes, or with K, M or G."
   command:option "--timeout" :argname "SECONDS" :convert(parse_seconds)
     :description "The longest that a run may take, whatever the script says."
   command:option "--format" :argname "FORMAT" :choices(formats) :default "text"
@@ -258,12 +269,13 @@ local function load_failed(options, err)
   return FAILED
 end
 
-local function load_engine(workers)
+local function load_engine(options)
   local found, tm = pcall(require, "tidemill")
   if not found then return nil, tm end
-  local made, engine = pcall(tm.engine, { workers = workers })
+  local made, engine, why = pcall(tm.engine, { workers = options.workers, sandbox = options.sandbox or false,
+    memory_limit = options.memory_limit })
   if not made then return nil, engine end
-  return engine
+  return engine, why
 end
 
 -- True and the payload, or false after telling what can't be read.
@@ -286,7 +298,7 @@ local function perform(options)
   local readable, payload = read_files(options)
   if not readable then return MISUSED end
   see_modules_beside(options.script)
-  local engine, why = load_engine(options.workers)
+  local engine, why = load_engine(options)
   if not engine then
     complain("cannot start the engine: %s", tostring(why))
     return FAILED

@@ -103,9 +103,7 @@ static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automa
     };
 }
 
-static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
-
-/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared, sandbox,
+/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared,
  * memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal", "hook", "none", or
  * "auto"; compiles: this Lua compiles loops; shared: its threads are borrowed from libuv's pool; a
  * limit of 0 is none */
@@ -128,9 +126,8 @@ static int engine_open(lua_State *L)
     self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
-    self->config->sandbox = profiles[luaL_checkoption(L, 8, NULL, profiles)];
-    self->config->memory_limit = (size_t)luaL_checknumber(L, 9);
-    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 10);
+    self->config->memory_limit = (size_t)luaL_checknumber(L, 8);
+    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 9);
     self->engine = ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1,
                                   &call->error);
     return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);
@@ -479,6 +476,8 @@ static int why_not(lua_State *L)
 {
     const char *root = luaL_checkstring(L, 2);
     ti_call *call = new_call(L);
+    const ti_state *state = ti_state_of(L);
+    call->scratch.most = state ? state->scratch.most : 0;
     ti_conversion conversion = {.scratch = &call->scratch, .root = root};
     call->result = ti_convert_to(L, 1, &conversion);
     if (call->result)
@@ -637,6 +636,8 @@ int luaopen_tidemill_core(lua_State *L)
     open_types(L);
     lua_newtable(L);
     tl_set_functions(L, functions);
+    ti_pattern_open(L);
+    lua_setfield(L, -2, "pattern");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     lua_pushinteger(L, TI_MOST_WORKERS);

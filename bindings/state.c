@@ -36,6 +36,10 @@ enum {
 
 #define MOST_RESULTS 3 /* that anybody looks at */
 
+/* A value may be this many times what its Lua state may use. More it is only where tables or
+ * strings occur in it again and again, and then it could be without end. */
+#define VALUE_PER_MEMORY 4
+
 /* The stack within `serve_protected`; from PAYLOADS on, one slot for each payload in use. Callbacks
  * and context are also in its upvalues, from one time it serves to the next. */
 enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS };
@@ -423,7 +427,7 @@ static void answer_transform(lua_State *L, ti_state *state, int first, int resul
 
 /* What a callback used that has returned is too much, though it may have caught that error: raises
  * it again. Where Lua does not collect before memory runs out, this is the time. */
-static void check_bounds(lua_State *L, ti_state *state)
+__attribute__((noinline, cold)) static void check_bounds(lua_State *L, ti_state *state)
 {
     if (state->memory && state->memory->strained) {
         ti_stop_judge(L, state->memory);
@@ -436,7 +440,7 @@ static void check_bounds(lua_State *L, ti_state *state)
 
 /* Calls a function of the script with two arguments. It may be stopped, and if it does not stop,
  * this state be given up: then `serve` must end the thread without touching the engine. */
-static void call_script(lua_State *L, ti_state *state, int results)
+static inline void call_script(lua_State *L, ti_state *state, int results)
 {
     state->stoppable = state->leavable = true;
     lua_call(L, 2, results);
@@ -607,13 +611,13 @@ static ti_error *describe(ti_state *state, int status, ti_code code)
     lua_pushvalue(L, DESCRIBE);
     lua_pushlightuserdata(L, &raised);
     lua_pushvalue(L, handled);
-    if (lua_pcall(L, 2, 0, 0)) {
+    if (lua_pcall(L, 2, 0, 0) && !raised.error) { /* it may be stopped as it returns */
         lua_settop(L, handled);
         lua_pushvalue(L, DESCRIBE);
         lua_pushlightuserdata(L, &raised);
         lua_pushvalue(L, handled);
         lua_pushboolean(L, 0);
-        if (lua_pcall(L, 3, 0, 0))
+        if (lua_pcall(L, 3, 0, 0) && !raised.error)
             raised.error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, raised.cause);
     }
     lua_settop(L, handled - 1);
@@ -645,6 +649,23 @@ static ti_error *broken_bound(ti_state *state)
     return ti_stop_spent(state) ? ti_stop_spent_error(state) : NULL;
 }
 
+/* Why the current task failed; pops what was raised. */
+static ti_error *account(ti_state *state, int status)
+{
+    ti_error *error = broken_bound(state), *broken;
+    if (error) {
+        lua_pop(state->L, 1);
+        return error;
+    }
+    state->stoppable = true; /* so that a __tostring is */
+    error = describe(state, status, TI_E_PROCESSOR_FAILED);
+    broken = broken_bound(state); /* by that */
+    if (!broken)
+        return error;
+    ti_error_free(error);
+    return broken;
+}
+
 /* Makes what was raised, which is on top of the stack, the answer of the current task; pops it. An
  * error that hit between two tasks (no memory to begin with) the next one has to bear. False: there
  * is none. */
@@ -654,12 +675,10 @@ static bool blame(ti_state *state, int status)
         state->task = ti_worker_next(state->serving);
     drop_unanswered(state);
     ti_error *error = NULL;
-    if (state->task && !ti_worker_must_stop(state->serving) && !(error = broken_bound(state))) {
-        state->stoppable = true; /* so that a __tostring is */
-        error = describe(state, status, TI_E_PROCESSOR_FAILED);
-    } else {
+    if (state->task && !ti_worker_must_stop(state->serving))
+        error = account(state, status);
+    else
         lua_pop(state->L, 1);
-    }
     state->stoppable = false;
     recover(state);
     if (state->abandoned) {
@@ -783,10 +802,9 @@ static int open_protected(lua_State *L)
     lua_call(L, 1, 1);
     lua_getfield(L, -1, "open");
     lua_pushstring(L, config->preempt);
-    lua_pushstring(L, config->sandbox);
     lua_pushboolean(L, config->instruction_limit != 0);
     lua_pushboolean(L, config->memory_limit != 0);
-    lua_call(L, 4, 0);
+    lua_call(L, 3, 0);
     lua_getfield(L, -1, "programs");
     register_top(L, &programs_key);
     register_top(L, &worker_key);
@@ -898,6 +916,7 @@ static void *open_state(void *shared, uint32_t worker, ti_error **error)
     state->worker = worker;
     state->config = shared;
     state->bounded = state->config->memory_limit || state->config->instruction_limit;
+    state->scratch.most = VALUE_PER_MEMORY * state->config->memory_limit;
     if (open_lua(state, error)) {
         reinstall(state);
         return state;

@@ -25,6 +25,7 @@ typedef struct ti_state {
     ti_memory *memory; /* NULL: no limit */
     bool recovering;   /* it is collected, or replaced */
     bool invoking;     /* in ti_state_invoke */
+    uint32_t nested;   /* coroutines in coroutines */
     bool loading;      /* a program is loaded, and its instructions are counted */
     uint64_t spent;    /* instructions, by the call `spender` */
     uint64_t spender;
@@ -60,7 +61,6 @@ struct ti_state_config {
     ti_preempt mode;            /* [const] what that comes to */
     size_t memory_limit;        /* [const] bytes per state; 0: none */
     uint64_t instruction_limit; /* [const] per callback; 0: none */
-    const char *sandbox;        /* [const] "trusted", "sandbox" or "pure": static */
     uv_mutex_t lock;
     struct ti_install *installs; /* [lock:config] the programs that there are, the newest first */
 };
@@ -113,6 +113,9 @@ void ti_stop_meter(lua_State *L, ti_state *state);
  * with then. */
 bool ti_stop_spent(const ti_state *state);
 ti_error *ti_stop_spent_error(const ti_state *state);
+
+/* In pattern.c: pushes a table of functions for sandboxes: find, match, scan, charge. May raise. */
+void ti_pattern_open(lua_State *L);
 
 /* In context.c: pushes an error as scripts see it. May raise. */
 void ti_error_push(lua_State *L, ti_text processor, const ti_error *error);

@@ -15,6 +15,8 @@
     100000000 /* instructions that loading a program may take, where they are counted              \
                */
 
+#define MOST_NESTED 190 /* coroutines in coroutines: LuaJIT itself counts none, and crashes */
+
 static const int stop_mask = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT;
 static const char mode_key = 0;
 
@@ -104,6 +106,7 @@ static void hook(lua_State *L, lua_Debug *activation)
 void ti_stop_reset(ti_state *state)
 {
     lua_Hook there = lua_gethook(state->L);
+    state->nested = 0;
     if (there && there != hook)
         lua_sethook(state->L, NULL, 0, 0);
     if (is_metered(state))
@@ -169,6 +172,10 @@ static int enter(lua_State *L)
     int arguments = lua_gettop(L);
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
+    uint32_t nested = state->nested;
+    if (nested == MOST_NESTED)
+        return luaL_error(L, "C stack overflow");
+    state->nested++;
     if (inner)
         state->running = inner;
     int status = 0;
@@ -177,6 +184,7 @@ static int enter(lua_State *L)
     else
         lua_call(L, arguments, LUA_MULTRET);
     state->running = outer;
+    state->nested = nested;
     if (status)
         lua_error(L);
     if (must_stop(state))

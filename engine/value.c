@@ -163,6 +163,8 @@ static bool grow(ti_builder *builder, size_t bytes, size_t *at)
     if (bytes > SIZE_MAX / 4 || builder->used > SIZE_MAX / 4)
         return false;
     size_t need = builder->used + ((bytes + align) & ~align);
+    if (builder->most && need > builder->most)
+        return false;
     if (need > builder->capacity) {
         size_t capacity = builder->capacity ? builder->capacity : 256;
         while (capacity < need)
@@ -224,5 +226,5 @@ void ti_builder_trim(ti_builder *builder, bool all)
     if (!all && builder->capacity <= KEEP_BYTES)
         return;
     free(builder->data);
-    *builder = (ti_builder){0};
+    *builder = (ti_builder){.most = builder->most};
 }

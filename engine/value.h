@@ -84,6 +84,7 @@ typedef struct ti_builder {
     char *data;
     size_t used, capacity;
     size_t cells; /* in tables so far */
+    size_t most;  /* bytes, beyond which there is "no memory"; 0: any number */
 } ti_builder;
 
 /* Forgets what was built and makes room for the root. False: no memory. */

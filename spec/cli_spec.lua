@@ -124,6 +124,11 @@ describe("tidemill", function()
         "--workers takes a whole number from 1 to 1024, not '" .. workers .. "'", true }
     end
 
+    for _, size in ipairs { "0", "-1", "64X", "1.5M", "", "M" } do
+      cases[#cases + 1] = { ("with a memory limit of %q"):format(size), { "run", SHOUT, "--memory-limit=" .. size },
+        "--memory-limit takes a size like 64M, not '" .. size .. "'", true }
+    end
+
     for _, case in ipairs(cases) do
       it(case[1], function()
         local run = tidemill(case[2])
@@ -163,6 +168,24 @@ describe("tidemill", function()
       local run = process.lua { "bin/tidemill", "run", SHOUT, "--format", "payload", terminal = true }
       assert.matches("^tidemill: no %-%-input, and standard input is a terminal: running", run.stdout)
       assert.matches("NOTHING", run.stdout)
+    end)
+  end)
+
+  describe("keeps a script in its bounds", function()
+    local function reach(...)
+      return tidemill { "run", "spec/fixtures/reaching.dag.lua", "--format", "payload", stdin = "5000000", ... }
+    end
+
+    it("with --sandbox", function()
+      assert.equal("table 5000000", reach().stdout)
+      assert.equal("nil 5000000", reach "--sandbox".stdout)
+    end)
+
+    it("with --memory-limit", function()
+      local run = reach("--memory-limit", "2M")
+      assert.equal(1, run.status)
+      assert.is_truthy(run.stderr:find("may use 2097152 bytes (memory_limit)", 1, true), run.stderr)
+      assert.equal("table 5000000", reach("--memory-limit", "1G").stdout)
     end)
   end)
 

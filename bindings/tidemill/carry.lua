@@ -189,8 +189,8 @@ function M.pack(items)
 end
 
 -- A module that lacks the field here, or a module that cannot be loaded, is an error of the load.
-local function by_name(module, field)
-  local ok, value = pcall(require, module)
+local function by_name(require_module, module, field)
+  local ok, value = pcall(require_module, module)
   if not ok then
     error(("an upvalue refers to module '%s', which a worker cannot load: %s"):format(module,
       tostring(value)), 0)
@@ -200,9 +200,21 @@ local function by_name(module, field)
   return value
 end
 
---- The processors of a bundle, as they were.
-function M.unpack(bundle)
+local function confine(functions, environment)
+  local set_environment = rawget(_G, "setfenv") -- luacheck: ignore 113
+  local jit = rawget(_G, "jit") -- luacheck: ignore 113
+  for _, fn in ipairs(functions) do
+    if set_environment then set_environment(fn, environment) end
+    if jit then jit.off(fn, true) end
+  end
+end
+
+--- The processors of a bundle, as they were; in an environment that has its own `require`, or nil: in that of
+-- the state.
+function M.unpack(bundle, environment)
   local functions = join.load(bundle.functions, #bundle.cells)
+  local require_module = environment and environment.require or require
+  if environment then confine(functions, environment) end
   local tables = {}
   for i = 1, #bundle.tables do tables[i] = {} end
   local function decode(value)
@@ -211,7 +223,7 @@ function M.unpack(bundle)
     if tag == "function" then return functions[value[2]] end
     if tag == "table" then return tables[value[2]] end
     if tag == "null" then return core.null end
-    return by_name(value[2], value[3])
+    return by_name(require_module, value[2], value[3])
   end
   for i, entries in ipairs(bundle.tables) do
     for at = 1, #entries, 2 do tables[i][decode(entries[at])] = decode(entries[at + 1]) end

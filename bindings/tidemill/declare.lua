@@ -11,6 +11,7 @@ local Dag = core.metatable "tidemill.declaration"
 local Processor = core.metatable "tidemill.processor"
 Dag.__name = "tidemill.declaration"
 Processor.__name = "tidemill.processor"
+Dag.__metatable, Processor.__metatable = Dag.__name, Processor.__name -- scripts share them
 
 local failure_strategies = { "fail_fast", "continue_on_error", "best_effort" }
 local strategies = { "reactive", "work_queue", "level" }
@@ -57,7 +58,7 @@ function M.dag(fields)
 end
 
 function M.is_dag(value)
-  return getmetatable(value) == Dag
+  return debug.getmetatable(value) == Dag
 end
 
 -- "a function", "nothing"; no type begins with a vowel sound
@@ -318,7 +319,7 @@ function M.describe(dag)
   local processors = {}
   for i = 1, count do
     local item = fields[i]
-    if getmetatable(item) == Processor then
+    if debug.getmetatable(item) == Processor then
       items[#items + 1] = item
       processors[#items] = describe_processor(item, #items)
       check_processor(item, report(#items))

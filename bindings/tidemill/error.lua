@@ -3,8 +3,8 @@
 local core = require "tidemill.core"
 
 local Error = core.metatable "tidemill.error" -- errors made in C have it too
-Error.__index = Error
 Error.__name = "tidemill.error"
+Error.__metatable = Error.__name -- scripts share it
 
 local function header(err)
   if not err.processor then return err.message end

@@ -25,13 +25,32 @@ local DEFAULT_GRACE = 1 -- seconds
 local pools = { private = true, shared = true }
 local preempt_modes = { signal = "signal", hook = "hook", [false] = "none" }
 
+local sandboxes = { [false] = "trusted", [true] = "sandbox", trusted = "trusted", sandbox = "sandbox", pure = "pure" }
+local strictness = { trusted = 0, sandbox = 1, pure = 2 }
+
+-- What nobody has read gets these, unless the options say otherwise.
+local SANDBOX_MEMORY = 64 * 2 ^ 20 -- bytes per worker
+local SANDBOX_SECONDS = 10 -- per callback
+
 local function whole_number(value)
   if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > 2 ^ 53 then
     return "must be a whole number from 1 on"
   end
 end
 
+local function seconds(value)
+  if type(value) ~= "number" or not (value > 0 and value <= 1e9) then
+    return "must be a positive number of seconds"
+  end
+end
+
+local function check_sandbox(value)
+  if not sandboxes[value] then return 'must be true, "sandbox", "pure", or false, "trusted"' end
+end
+
 local option_checks = {
+  sandbox = check_sandbox,
+  callback_timeout = seconds,
   memory_limit = whole_number,
   instruction_limit = whole_number,
   workers = function(value)
@@ -42,11 +61,7 @@ local option_checks = {
   preempt = function(value)
     if not preempt_modes[value] then return 'must be "signal", "hook" or false' end
   end,
-  kill_grace = function(value)
-    if type(value) ~= "number" or not (value > 0 and value <= 1e9) then
-      return "must be a positive number of seconds"
-    end
-  end,
+  kill_grace = seconds,
   pool = function(value)
     if not pools[value] then return 'must be "private" or "shared"' end
   end,
@@ -72,6 +87,9 @@ local function check_options(options)
   if options.pool == "shared" and options.kill_grace then
     misuse('kill_grace has no meaning with pool = "shared": threads that are borrowed cannot be given up')
   end
+  if sandboxes[options.sandbox or false] ~= "trusted" and options.preempt == false then
+    misuse "preempt must not be false in a sandbox"
+  end
 end
 
 --- An engine with its own workers, each with its own Lua state, which searches modules where this one
@@ -79,10 +97,17 @@ end
 function M.engine(options)
   options = options == nil and {} or options
   check_options(options)
-  return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
+  local sandbox = sandboxes[options.sandbox or false]
+  local confined = sandbox ~= "trusted"
+  local engine, err = core.engine(options.workers or core.default_workers(), package.path, package.cpath,
     options.preempt == nil and "auto" or preempt_modes[options.preempt],
     options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil, options.pool == "shared", -- luacheck: ignore 113
-    "trusted", options.memory_limit or 0, options.instruction_limit or 0)
+    options.memory_limit or (confined and SANDBOX_MEMORY or 0), options.instruction_limit or 0)
+  if not engine then return nil, err end
+  local fields = core.fields(engine)
+  fields.sandbox, fields.callback_timeout = sandbox, options.callback_timeout
+  fields.unstoppable = options.preempt == false
+  return engine
 end
 
 -- Equal as plain data.
@@ -153,6 +178,55 @@ local function in_every_worker(engine, first, label, name, key, argument, check)
   return true
 end
 
+-- How a program is loaded: what M.load and M.unpack of tidemill.worker get, and the longest a callback may take.
+local function source_of(engine, sandbox)
+  local most = engine.callback_timeout or sandbox ~= "trusted" and SANDBOX_SECONDS or nil
+  return { sandbox = sandbox, timed = most ~= nil }, most
+end
+
+-- The description with no timeout above `most`.
+local function bounded(description, most)
+  if not most then return description end
+  local function copy_of(map)
+    local copy = {}
+    for key, value in pairs(map) do copy[key] = value end
+    return copy
+  end
+  local made = copy_of(description)
+  made.processors = {}
+  for i, it in ipairs(description.processors) do
+    made.processors[i] = copy_of(it)
+    made.processors[i].timeout = math.min(it.timeout or most, most)
+  end
+  return made
+end
+
+local load_option_names = { "sandbox" }
+
+-- The sandbox of a script: the engine's, or a stricter one.
+local function sandbox_for(engine, options)
+  if options == nil then return engine.sandbox end
+  if type(options) ~= "table" then
+    error(("engine:load takes a table of options, but it got a %s"):format(type(options)), 3)
+  end
+  for key in pairs(options) do
+    if key ~= "sandbox" then
+      local near = type(key) == "string" and core.nearest(key, load_option_names)
+      error(("unknown option '%s' (%s)"):format(tostring(key),
+        near and "did you mean 'sandbox'?" or "there is sandbox"), 3)
+    end
+  end
+  if options.sandbox == nil then return engine.sandbox end
+  local problem = check_sandbox(options.sandbox)
+  if problem then error(("sandbox %s, but it is %s"):format(problem, tostring(options.sandbox)), 3) end
+  local sandbox = sandboxes[options.sandbox]
+  if strictness[sandbox] < strictness[engine.sandbox] then
+    error(("the engine's sandbox is \"%s\"; no script can be loaded as \"%s\""):format(engine.sandbox, sandbox), 3)
+  end
+  if sandbox ~= "trusted" and engine.unstoppable then error("preempt must not be false in a sandbox", 3) end
+  return sandbox
+end
+
 local function check_engine(engine, method)
   if debug.getmetatable(engine) ~= core.metatable "tidemill.engine" then
     misuse("call engine:%s(...) with a colon: its first argument must be the engine", method)
@@ -160,26 +234,28 @@ local function check_engine(engine, method)
 end
 
 --- Loads a DAG script into every worker. nil and an error when it does not load, in any of them.
-function Engine:load(path)
+function Engine:load(path, options)
   check_engine(self, "load")
   if type(path) ~= "string" then
     error(("engine:load takes the path of a script, but it got a %s"):format(type(path)), 2)
   end
+  local source, most = source_of(self, sandbox_for(self, options))
+  source.path = path
   local key = core.new_key()
-  local loaded, err = core.invoke(self, 1, "load", key, path)
+  local loaded, err = core.invoke(self, 1, "load", key, source)
   if not loaded then
     forget(self, key)
     return nil, in_worker(err, 1, path)
   end
   local dag
-  dag, err = compile(self, key, path, loaded.description, loaded.problems)
+  dag, err = compile(self, key, path, bounded(loaded.description, most), loaded.problems)
   if not dag then
     forget(self, key)
     return nil, err
   end
-  core.install(self, "load", key, path) -- a state may be replaced from now on
+  core.install(self, "load", key, source) -- a state may be replaced from now on
   local ok
-  ok, err = in_every_worker(self, 2, path, "load", key, path, function(answer)
+  ok, err = in_every_worker(self, 2, path, "load", key, source, function(answer)
     return same(answer.description, loaded.description)
   end)
   if ok then ok, err = in_every_worker(self, 1, path, "commit", key) end
@@ -193,16 +269,18 @@ function Engine:dag(declaration)
   if not declare.is_dag(declaration) then
     error(("engine:dag takes what tm.dag returns, but it got a %s"):format(type(declaration)), 2)
   end
+  local source, most = source_of(self, self.sandbox)
   local key = core.new_key()
   local description, items, problems = declare.describe(declaration)
   local label = description.name or "dag"
-  local bundle, more = carry.pack(declare.functions(items))
+  local more
+  source.bundle, more = carry.pack(declare.functions(items))
   append(problems, more)
-  local dag, err = compile(self, key, label, description, problems)
+  local dag, err = compile(self, key, label, bounded(description, most), problems)
   if not dag then return nil, err end
-  core.install(self, "unpack", key, bundle)
+  core.install(self, "unpack", key, source)
   local ok
-  ok, err = in_every_worker(self, 1, label, "unpack", key, bundle)
+  ok, err = in_every_worker(self, 1, label, "unpack", key, source)
   if ok then ok, err = in_every_worker(self, 1, label, "commit", key) end
   if not ok then return nil, err end
   return dag

@@ -19,7 +19,7 @@ local jit = rawget(_G, "jit") -- luacheck: ignore 113
 local preempt, metered
 
 --- Called by C, before anything else.
-function M.open(how, _, counts, limited)
+function M.open(how, counts, limited)
   preempt, metered = how, counts
   -- Compiled code counts no instructions, and LuaJIT may crash where it has no memory.
   if jit and (counts or limited) then jit.off() end
@@ -38,34 +38,50 @@ local function read(path)
   return (text:gsub("^#[^\n]*", ""))
 end
 
+local function environment_for(profile, path)
+  local sandbox = require "tidemill.sandbox"
+  return sandbox.environment(profile, path and (path:match "^.*/" or "./"))
+end
+
 -- Bytecode can crash the host, so only text is compiled.
-local function compile(path)
+local function compile(path, profile)
   local text = read(path)
   if text:find "^%s*\27" then
     error(("%s is bytecode, which is never loaded; use the source"):format(path), 0)
+  end
+  if profile ~= "trusted" then
+    return require "tidemill.sandbox".compile(text, "@" .. path, environment_for(profile, path))
   end
   local chunk, why = load_text(text, "@" .. path, "t")
   if not chunk then error(why, 0) end
   return chunk
 end
 
---- Runs a script and returns its description and the problems of its declaration.
-function M.load(key, path)
-  if metered then core.meter() end
-  local dag = compile(path)(path)
+-- What is loaded may take only so many instructions, unless it is trusted.
+local function begin(profile)
+  if metered or profile ~= "trusted" then core.meter() end
+end
+
+--- Runs a script and returns its description and the problems of its declaration. `source` has the script's
+-- path, its sandbox, and whether all of its callbacks have a timeout.
+function M.load(key, source)
+  local path = source.path
+  begin(source.sandbox)
+  local dag = compile(path, source.sandbox)(path)
   if not declare.is_dag(dag) then
     error(("%s must return a DAG (return tm.dag { ... }), but it returned %s")
       :format(path, dag == nil and "nothing" or "a " .. type(dag)), 0)
   end
   local description, items, problems = declare.describe(dag)
-  drafts[key] = declare.functions(items)
+  drafts[key] = { processors = declare.functions(items), source = source }
   return { description = description, problems = problems }
 end
 
---- Takes the callbacks of an inline DAG.
-function M.unpack(key, bundle)
-  if metered then core.meter() end
-  drafts[key] = carry.unpack(bundle)
+--- Takes the callbacks of an inline DAG, `source.bundle`.
+function M.unpack(key, source)
+  begin(source.sandbox)
+  local environment = source.sandbox ~= "trusted" and environment_for(source.sandbox) or nil
+  drafts[key] = { processors = carry.unpack(source.bundle, environment), source = source }
   return true
 end
 
@@ -88,10 +104,10 @@ local function keep_out(fn, seen)
 end
 
 -- LuaJIT looks at no hook in a compiled loop: what must be stoppable is kept out of the compiler.
-local function keep_stoppable(processor)
+local function keep_stoppable(processor, source)
   if not jit or preempt == "none" then return end
   if preempt ~= "auto" then jit.off() end
-  if not processor.timed then return end
+  if not (processor.timed or source.timed) then return end
   local seen = {}
   keep_out(processor.run, seen)
   keep_out(processor.when, seen)
@@ -101,10 +117,11 @@ end
 -- middle of a load may have done so already.
 function M.commit(key)
   if not drafts[key] and M.programs[key] then return true end
-  if metered then core.meter() end
+  local draft = drafts[key]
+  begin(draft.source.sandbox)
   local program = { options = {}, states = {}, conditions = {}, retries = {} }
-  for i, processor in ipairs(drafts[key]) do
-    keep_stoppable(processor)
+  for i, processor in ipairs(draft.processors) do
+    keep_stoppable(processor, draft.source)
     program[i] = processor.run
     program.options[i] = processor.options
     program.conditions[i] = processor.when

@@ -17,11 +17,11 @@
 ---| "invalid_dag"       # the DAG has problems, or its script cannot be loaded
 ---| "processor_failed"  # a callback returned `nil, why` or raised
 ---| "dependency_failed" # a processor was skipped
----| "timeout"           # a call, a run or `run:wait` took too long
+---| "timeout"           # a call, a run or `run:wait` took too long, or a call executed too many instructions
 ---| "cancelled"         # the run was cancelled, or another processor failed first
 ---| "invalid_response"  # a callback returned what its intent does not allow
 ---| "invalid_payload"   # a value cannot travel, or input metadata has the name of a processor
----| "memory_limit"      # not enough memory
+---| "memory_limit"      # not enough memory, or more than the engine's memory_limit
 ---| "queue_full"        # reserved
 ---| "closed"            # the engine is closed
 ---| "internal"          # no thread or no Lua state could be made
@@ -230,11 +230,15 @@ function Dag:map(list, options) end
 ---@field workers integer
 local Engine = {}
 
+---@class tidemill.LoadOptions
+---@field sandbox? tidemill.Sandbox the engine's, or a stricter one
+
 ---Loads a DAG script into every worker.
 ---@param path string
+---@param options? tidemill.LoadOptions
 ---@return tidemill.Dag? dag
 ---@return tidemill.Error? err
-function Engine:load(path) end
+function Engine:load(path, options) end
 
 ---Carries an inline DAG into every worker.
 ---@param declaration tidemill.Declaration
@@ -276,11 +280,17 @@ function Engine:pending() end
 ---Cancels what is in flight, waits for it, and ends the threads. May be called again.
 function Engine:close() end
 
+---@alias tidemill.Sandbox boolean | "trusted" | "sandbox" | "pure"
+
 ---@class tidemill.EngineOptions
 ---@field workers? integer 1 to 1024; default: one for each core
 ---@field preempt? "signal" | "hook" | false how callbacks that run are stopped
 ---@field kill_grace? number seconds until a callback that does not stop is given up; default: 1; not with a shared pool
 ---@field pool? "private" | "shared" whether it has threads of its own, or borrows libuv's; default: "private"
+---@field memory_limit? integer bytes that a worker's Lua state may use; default: none, in a sandbox 64 MiB
+---@field sandbox? tidemill.Sandbox what scripts may reach; default: false, everything
+---@field callback_timeout? number seconds that a call may take at most; default: none, in a sandbox 10
+---@field instruction_limit? integer instructions of Lua that a call may execute; default: none
 
 ---@class tidemill
 ---@field version string
