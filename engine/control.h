@@ -46,6 +46,9 @@ void ti_control_delay(ti_control *control, ti_attempts *attempts);
  * queue. */
 ti_node *ti_control_flush(ti_control *control);
 
+/* The calling thread is the control loop's. */
+bool ti_control_here(ti_control *control);
+
 /* Joins the thread; from then on there is none. */
 void ti_control_close(ti_control *control);
 void ti_control_free(ti_control *control);

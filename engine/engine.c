@@ -6,6 +6,7 @@
 
 #include "engine/clock.h"
 #include "engine/executor.h"
+#include "engine/frame.h"
 #include "engine/limits.h"
 #include "engine/preempt.h"
 
@@ -130,6 +131,8 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         return NULL;
     }
     if (!open_contexts(engine, error)) {
+        ti_engine_close(engine);
+        engine->backends = 0; /* what they share is still the caller's */
         ti_engine_release(engine);
         return NULL;
     }
@@ -148,8 +151,7 @@ static bool try_to_sit(ti_worker *worker)
     unsigned char nobody = 0;
     if (!ti_cas_sc(&worker->seated, &nobody, 1))
         return false;
-    if (worker->engine->preempt == TI_PREEMPT_SIGNAL)
-        ti_preempt_enter(worker);
+    ti_preempt_enter(worker);
     return true;
 }
 
@@ -174,7 +176,7 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
 /* Keeps the seat taken for good, though this thread does not sit there. */
 static void stand_by(ti_worker *worker)
 {
-    if (worker && worker->engine->preempt == TI_PREEMPT_SIGNAL)
+    if (worker)
         ti_preempt_leave(worker);
 }
 
@@ -219,17 +221,35 @@ ti_engine *ti_engine_retain(ti_engine *engine)
     return engine;
 }
 
-void ti_engine_release(ti_engine *engine)
+static void destroy(void *data)
 {
-    if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
-        return;
+    ti_engine *engine = data;
     ti_engine_close(engine);
     ti_pool_free(&engine->pool);
     ti_control_free(&engine->control);
     uv_cond_destroy(&engine->changed);
     uv_mutex_destroy(&engine->lock);
+    for (uint32_t b = 0; b < engine->backends; b++)
+        if (engine->backend[b].vtable->discard)
+            engine->backend[b].vtable->discard(engine->backend[b].shared);
     free(engine->seats);
     free(engine);
+}
+
+bool ti_engine_inside(ti_engine *engine)
+{
+    return ti_preempt_sits(engine) || ti_frame_inside(engine) || ti_control_here(&engine->control);
+}
+
+void ti_engine_release(ti_engine *engine)
+{
+    if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
+        return;
+    uv_thread_t undertaker;
+    if (!ti_engine_inside(engine))
+        destroy(engine);
+    else if (!uv_thread_create(&undertaker, destroy, engine)) /* else it stays: no thread */
+        pthread_detach(undertaker);
 }
 
 ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
@@ -250,8 +270,7 @@ ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
 void ti_engine_leave(ti_engine *engine, ti_worker *worker)
 {
     worker->guest = NULL;
-    if (engine->preempt == TI_PREEMPT_SIGNAL)
-        ti_preempt_leave(worker);
+    ti_preempt_leave(worker);
     ti_store_sc(&worker->seated, 0);
     if (ti_load_sc(&worker->claims)) {
         uv_mutex_lock(&engine->lock);

@@ -76,8 +76,13 @@ void ti_engine_close(ti_engine *engine);
 bool ti_engine_closed(ti_engine *engine);
 
 ti_engine *ti_engine_retain(ti_engine *engine);
-/* The last one closes it and frees it. NULL is fine. */
+/* The last one closes it and frees it; where the caller is inside the engine and must not wait for
+ * it, on a thread made for that. NULL is fine. */
 void ti_engine_release(ti_engine *engine);
+
+/* The calling thread is one that the engine waits for when it closes: it sits at a worker, is the
+ * control loop, or is in a callback that closes something. So it must not wait for the engine. */
+bool ti_engine_inside(ti_engine *engine);
 
 /* Runs to the end and blocks until it has; the calling thread works too. TI_OK, TI_E_CLOSED, or
  * TI_E_INTERNAL: a thread is needed (for timeouts, retries) and the system gives none. */

@@ -155,6 +155,7 @@ ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata,
     run->metadata = metadata;
     run->profile = options->profile;
     run->notify = false;
+    run->tag = 0;
     run->timeout = options->timeout;
     run->slots = program->plan->max_concurrency ? program->plan->max_concurrency : UINT32_MAX / 2;
     run->slot_waiters = 0;

@@ -102,6 +102,7 @@ typedef struct ti_run {
     uint32_t light_ns;
     ti_times *times;       /* per step, when profiled */
     bool notify;           /* leave it in ti_engine.settled when it has */
+    uint64_t tag;          /* the starter's to use */
     ti_attempts *attempts; /* per step, when the plan has retries */
     const struct ti_executor *executor;
     uint64_t timeout; /* ns; 0: none */
