@@ -104,11 +104,18 @@ bool tide_engine_close(tide_engine *engine, tide_error **error)
 
 tide_engine *tide_engine_retain(tide_engine *engine)
 {
-    return engine ? ti_engine_out(ti_engine_retain(ti_engine_in(engine))) : NULL;
+    if (engine) {
+        ti_engine_retain(ti_engine_in(engine));
+        ti_engine_add_handle(ti_engine_in(engine));
+    }
+    return engine;
 }
 
 void tide_engine_release(tide_engine *engine)
 {
+    if (!engine)
+        return;
+    ti_engine_drop_handle(ti_engine_in(engine));
     ti_engine_release(ti_engine_in(engine));
 }
 

@@ -74,7 +74,8 @@ static ti_run *make(ti_program *program, ti_value *payload, const tide_run_optio
         ti_api_fail_format(error, TI_E_MEMORY_LIMIT, "not enough memory for a run");
         return NULL;
     }
-    run->notify = options.notify;
+    if (options.notify)
+        ti_engine_subscribe(program->engine, run);
     run->tag = (uint64_t)(uintptr_t)options.tag;
     return run;
 }
@@ -103,7 +104,6 @@ tide_result *tide_dag_run(tide_dag *dag, tide_value *payload, const tide_run_opt
     ti_run *run = ti_api_run_new(ti_dag_in(dag), ti_value_in(payload), options, error);
     if (!run)
         return NULL;
-    run->notify = false;
     ti_code code = ti_engine_run(run->program->engine, run);
     if (!code)
         return ti_result_out(run);

@@ -11,7 +11,7 @@ struct tide_stream {
     uint32_t most;
 };
 
-tide_stream *tide_stream_open(tide_dag *dag, uint32_t most, bool ordered, tide_error **error)
+tide_stream *tide_stream_open(tide_dag *dag, uint32_t most, unsigned flags, tide_error **error)
 {
     if (!dag || !most) {
         ti_api_misuse(error, "a stream needs a dag and a bound from 1 on");
@@ -19,7 +19,12 @@ tide_stream *tide_stream_open(tide_dag *dag, uint32_t most, bool ordered, tide_e
     }
     tide_stream *self = calloc(1, sizeof *self);
     ti_program *program = ti_dag_in(dag);
-    if (self && (self->stream = ti_stream_open(program, most, ordered))) {
+    const ti_stream_options options = {
+        .most = most,
+        .ordered = !(flags & TIDE_STREAM_UNORDERED),
+        .background = flags & TIDE_STREAM_BACKGROUND,
+    };
+    if (self && (self->stream = ti_stream_open(program, &options))) {
         self->program = ti_program_retain(program);
         self->most = most;
         return self;
@@ -53,7 +58,6 @@ bool tide_stream_push(tide_stream *stream, tide_value *payload, const tide_run_o
     ti_run *run = ti_api_run_new(stream->program, ti_value_in(payload), options, error);
     if (!run)
         return false;
-    run->notify = false;
     ti_code code = ti_stream_push(stream->stream, run);
     if (!code)
         return true;
@@ -67,7 +71,7 @@ tide_result *tide_stream_next(tide_stream *stream, double seconds, tide_error **
     if (!stream || !tide_stream_in_flight(stream))
         return NULL;
     uint64_t patience = ti_api_patience(seconds);
-    if (patience && !ti_api_may_wait(stream->program->engine, "tide_stream_next", error))
+    if (!ti_api_may_wait(stream->program->engine, "tide_stream_next", error))
         return NULL;
     ti_run *run = ti_stream_next(stream->stream, patience);
     if (!run && patience == UINT64_MAX)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Writing arrays and maps. What is written is noted first, since a table is built of the number of
  * its items; `finish` builds the value from the notes. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,7 +73,8 @@ static bool may_follow(tide_writer *writer, const note *next)
 static void make_key(note *key)
 {
     double number = key->as.number;
-    if (key->kind != TI_FLOAT || !(number >= -0x1p63 && number < 0x1p63) || floor(number) != number)
+    if (key->kind != TI_FLOAT || !(number >= -0x1p63 && number < 0x1p63) ||
+        (double)(int64_t)number != number)
         return;
     key->kind = TI_INTEGER;
     key->as.integer = (int64_t)number;

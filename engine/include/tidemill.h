@@ -479,15 +479,20 @@ TIDE_API double tide_outcome_finished(const tide_outcome *outcome);
 
 /* ---- Event loops ---- */
 
-/* A descriptor that polls readable while tide_engine_next_settled has something to return. Made at
- * the first call, the engine's own; neither read nor close it. -1: the system gives none. */
+/* A descriptor, for poll(2) and event loops, that is readable when something has settled: a run
+ * started with `notify`, or one of a stream in the background. Whoever it wakes calls
+ * tide_engine_next_settled until that returns NULL, then takes what its streams have. Made at the
+ * first call, it is the engine's own and lives as long: neither read nor close it. -1: the system
+ * gives none. */
 TIDE_API int tide_engine_pollfd(tide_engine *engine, tide_error **error);
 
-/* The run that settled first of those started with `notify` and not yet returned. NULL: none has.
- * Returns those of a closed engine, too. */
+/* The run that settled first of those started with `notify` and not yet returned. NULL: none has,
+ * and the descriptor is not readable until the next one does. Returns those of a closed engine,
+ * too. What is not taken goes with the last tide_engine reference. (The engine of a Lua state has
+ * one such list: either the program in Lua calls engine:step, or C calls this.) */
 TIDE_API tide_result *tide_engine_next_settled(tide_engine *engine);
 
-/* Runs with `notify` that are in flight, or settled and not yet returned. */
+/* Runs that make the descriptor readable and are in flight, or settled and not yet taken. */
 TIDE_API uint32_t tide_engine_pending(tide_engine *engine);
 
 /* ---- Streams ----
@@ -496,9 +501,14 @@ TIDE_API uint32_t tide_engine_pending(tide_engine *engine);
 
 typedef struct tide_stream tide_stream;
 
-/* At most `most` (from 1 on) are pushed and not yet taken by `next`. `ordered`: results come in the
- * order of the pushes, else as they settle. */
-TIDE_API tide_stream *tide_stream_open(tide_dag *dag, uint32_t most, bool ordered,
+enum {
+    TIDE_STREAM_UNORDERED = 1,  /* results come as they settle, else in the order of the pushes */
+    TIDE_STREAM_BACKGROUND = 2, /* runs begin when they are pushed, whether or not somebody takes
+                                   results, and make the engine's descriptor readable */
+};
+
+/* At most `most` (from 1 on) are pushed and not yet taken by `next`. `flags`: of those above. */
+TIDE_API tide_stream *tide_stream_open(tide_dag *dag, uint32_t most, unsigned flags,
                                        tide_error **error);
 
 /* Starts a run; takes the payload, also when it fails. TIDE_E_QUEUE_FULL: take a result first; ask
@@ -511,10 +521,10 @@ TIDE_API uint32_t tide_stream_room(const tide_stream *stream);
 TIDE_API uint32_t tide_stream_in_flight(const tide_stream *stream);
 
 /* The next result. NULL: none is in flight, and *error is untouched; or TIDE_E_TIMEOUT. Negative:
- * as long as it takes. Waits; the calling thread may work meanwhile. */
+ * as long as it takes. Waits; the calling thread works meanwhile, also past the time. */
 TIDE_API tide_result *tide_stream_next(tide_stream *stream, double seconds, tide_error **error);
 
-/* Cancels what is in flight, and frees the stream. */
+/* Cancels what is in flight, without waiting for it, and frees the stream. */
 TIDE_API void tide_stream_close(tide_stream *stream);
 
 #ifdef __cplusplus
