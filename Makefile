@@ -40,7 +40,7 @@ tsan: check-tsan-5.4 ## C tests and specs under TSan
 lint: ## luacheck, clang-format, cppcheck
 	luacheck --quiet --no-color $(LUA_SOURCES)
 	clang-format --dry-run -Werror $(C_SOURCES)
-	cppcheck --quiet --std=c11 -j4 -I. --enable=warning,performance,portability \
+	cppcheck --quiet --std=c11 -j4 -I. -Iengine/include --enable=warning,performance,portability \
 	  --suppress=missingIncludeSystem --suppress=memleak --inline-suppr --error-exitcode=1 \
 	  engine bindings
 

@@ -50,7 +50,11 @@ struct ti_state_config {
     ti_preempt mode;    /* [const] what that comes to */
     uv_mutex_t lock;
     struct ti_install *installs; /* [lock:config] the programs that there are, the newest first */
+    struct ti_loader *loader; /* [lock:config] NULL: no C host has loaded anything; see embed.c */
 };
+
+/* In embed.c. NULL is fine. */
+void ti_loader_free(struct ti_loader *loader);
 
 /* Copies the strings. NULL: no memory. */
 ti_state_config *ti_state_config_new(const char *path, const char *cpath, const char *preempt,

@@ -350,9 +350,7 @@ void ti_engine_drop_handle(ti_engine *engine)
     if (ti_sub_acq_rel(&engine->handles, 1) != 1 || forked(engine))
         return;
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->runs; run; run = run->next)
-        if (run->list == &engine->settled)
-            run->list = NULL;
+    engine->deaf = true;
     ti_run *settled = engine->settled.first;
     engine->settled.first = NULL;
     uv_mutex_unlock(&engine->lock);
@@ -364,8 +362,6 @@ void ti_engine_drop_handle(ti_engine *engine)
 
 void ti_engine_subscribe(ti_engine *engine, ti_run *run)
 {
-    if (!ti_load_relaxed(&engine->handles))
-        return;
     run->signals = run->listed = true;
     run->list = &engine->settled;
 }
@@ -413,7 +409,7 @@ static bool announce(ti_engine *engine, ti_run *run)
 {
     uv_mutex_lock(&engine->lock);
     bool awaited = ti_exchange_sc(&run->phase, TI_SETTLED) == TI_AWAITED;
-    if (run->listed && run->list) {
+    if (run->listed && run->list && !(engine->deaf && run->list == &engine->settled)) {
         ti_settled_add(run->list, ti_run_retain(run));
         awaited = awaited || run->list->awaited;
     }

@@ -44,6 +44,7 @@ typedef struct ti_engine {
     ti_descriptor descriptor; /* [lock:engine] */
     uint32_t closers;         /* [lock:engine] 1 once somebody closes it */
     bool closed;              /* [lock:engine] */
+    bool deaf;                /* [lock:engine] nobody takes from `settled` any more */
     _Alignas(TI_CACHE_LINE) atomic_uint in_flight; /* [atomic] */
     atomic_uint_fast64_t launched;                 /* [atomic] runs so far */
     atomic_uint pending;                           /* [atomic] see ti_engine_pending */
@@ -54,7 +55,8 @@ typedef struct ti_engine {
 
 typedef struct ti_backend_choice {
     const ti_backend *vtable;
-    void *shared; /* goes to its `open`; must outlive the engine's workers */
+    void *shared; /* goes to its `open`; must outlive the engine's workers, or, if the backend has
+                     `discard`, is the engine's once that is open */
 } ti_backend_choice;
 
 typedef struct ti_engine_config {

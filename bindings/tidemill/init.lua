@@ -6,11 +6,12 @@ local declare = require "tidemill.declare"
 local errors = require "tidemill.error"
 
 local M = {
-  version = "0.1.0",
+  version = core.version,
   null = core.null,
   dag = declare.dag,
   transform = declare.transform,
   analyze = declare.analyze,
+  native = declare.native,
 }
 
 local Engine = core.methods_of "tidemill.engine"
@@ -99,9 +100,15 @@ end
 local function compile(engine, key, label, description, problems)
   local all = {}
   append(all, problems)
+  for i, it in ipairs(description.processors) do
+    local problem = it.native and core.native_problem(engine, it.native)
+    if problem then all[#all + 1] = { processor = i, text = problem } end
+  end
   local dag, more = core.compile(engine, key, description)
   if not dag then append(all, more) end
   if #all > 0 then return invalid(label, description, all) end
+  local ok, problem = core.open_natives(dag, description)
+  if not ok then return invalid(label, description, { { text = problem } }) end
   local fields = core.fields(dag)
   fields.name, fields.failure_strategy = description.name, description.failure_strategy
   fields.strategy = description.strategy
