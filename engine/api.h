@@ -59,6 +59,13 @@ void ti_api_misuse(tide_error **error, const char *format, ...)
  * TI_E_MEMORY_LIMIT. */
 void ti_api_fail_code(tide_error **error, ti_code code);
 
+/* An int64_t can be the same number. */
+static inline bool ti_api_is_whole(double number)
+{
+    const double most = 9223372036854775808.0; /* one more than that */
+    return number >= -most && number < most && (double)(int64_t)number == number;
+}
+
 /* Reads a struct that begins with its size into one whose defaults are set. False: misuse. */
 bool ti_api_read(void *into, size_t known, const void *from, const char *type, tide_error **error);
 

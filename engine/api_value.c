@@ -99,8 +99,7 @@ int64_t tide_view_integer(const tide_view *view)
     const ti_cell *cell = of_kind(view, TI_FLOAT);
     if (cell) {
         double number = cell->as.number;
-        bool whole = number >= -0x1p63 && number < 0x1p63 && (double)(int64_t)number == number;
-        return whole ? (int64_t)number : 0;
+        return ti_api_is_whole(number) ? (int64_t)number : 0;
     }
     cell = of_kind(view, TI_INTEGER);
     return cell ? cell->as.integer : 0;

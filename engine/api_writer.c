@@ -73,8 +73,7 @@ static bool may_follow(tide_writer *writer, const note *next)
 static void make_key(note *key)
 {
     double number = key->as.number;
-    if (key->kind != TI_FLOAT || !(number >= -0x1p63 && number < 0x1p63) ||
-        (double)(int64_t)number != number)
+    if (key->kind != TI_FLOAT || !ti_api_is_whole(number))
         return;
     key->kind = TI_INTEGER;
     key->as.integer = (int64_t)number;

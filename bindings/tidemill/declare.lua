@@ -379,7 +379,8 @@ end
 local function functions_of(item)
   local body = type(item.body) == "table" and item.body or {}
   return {
-    id = item.id, run = not is_native(body.run) and body.run or nil, when = body.when, setup = body.setup, options = body.options,
+    id = item.id, run = not is_native(body.run) and body.run or nil, when = body.when,
+    setup = body.setup, options = body.options,
     retry_when = type(body.retry) == "table" and body.retry.when or nil, timed = body.timeout ~= nil,
   }
 end
