@@ -354,23 +354,23 @@ static ti_plan *compile(ti_engine *engine, tide_builder *builder, tide_error **e
 }
 
 /* Opens the states of all processors in all workers. */
-static bool install(ti_engine *engine, uint64_t key, const tide_builder *builder, ti_error **error)
+static bool install(ti_engine *engine, uint64_t key, const ti_plan *plan,
+                    const tide_builder *builder, ti_error **error)
 {
-    const ti_dag *dag = builder->dag;
-    ti_native_use *uses = malloc(dag->count * sizeof *uses);
-    char *ids = malloc(dag->count * 64);
-    bool done = uses && ids;
-    if (!done)
+    ti_native_use *uses = malloc(plan->count * sizeof *uses);
+    if (!uses) {
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
-    for (uint32_t i = 0; done && i < dag->count; i++) {
-        ti_text id = dag->processors[i].id;
-        snprintf(ids + 64 * i, 64, "%.*s", (int)id.size, id.bytes);
-        uses[i] =
-            (ti_native_use){i, builder->parts[i].native, builder->parts[i].options, ids + 64 * i};
+        return false;
     }
-    done = done && ti_native_install(engine, key, dag->count, uses, dag->count, error);
+    for (uint32_t i = 0; i < plan->count; i++)
+        uses[i] = (ti_native_use){
+            .slot = i,
+            .native = builder->parts[i].native,
+            .options = builder->parts[i].options,
+            .id = ti_plan_id(plan, plan->order[i]).bytes,
+        };
+    bool done = ti_native_install(engine, key, plan->count, uses, plan->count, error);
     free(uses);
-    free(ids);
     return done;
 }
 
@@ -388,7 +388,7 @@ tide_dag *tide_engine_add(tide_engine *handle, tide_builder *builder, tide_error
     if (!plan)
         return NULL;
     uint64_t key = ti_program_new_key();
-    if (!install(engine, key, builder, &why)) {
+    if (!install(engine, key, plan, builder, &why)) {
         ti_plan_release(plan);
         ti_api_fail(error, why);
         return NULL;

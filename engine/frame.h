@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Callbacks of a host that run without a seat: while one is on a thread's stack, that thread must
- * not wait for the engine it belongs to. (With a seat, ti_preempt_sits knows.) */
+/* A host's open, close and drop, which run without a seat: while one is on a thread's stack, that
+ * thread must not wait for the engine it belongs to. (With a seat, ti_preempt_sits knows.) */
 #ifndef TI_FRAME_H
 #define TI_FRAME_H
 

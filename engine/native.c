@@ -376,13 +376,18 @@ const ti_backend ti_native_backend = {
 };
 
 /* False with *error: the processor refuses. */
-static bool open_use(ti_use *use, const ti_native_use *from, ti_error **error)
+static bool open_use(const ti_natives *natives, ti_use *use, const ti_native_use *from,
+                     ti_error **error)
 {
     const tide_processor *processor = &from->native->processor;
     tide_error *why = NULL;
     void *state = processor->data;
-    if (processor->open &&
-        !processor->open(processor->data, ti_value_out(from->options), &state, &why)) {
+    ti_frame frame;
+    ti_frame_enter(&frame, natives->engine);
+    bool opened = !processor->open ||
+                  processor->open(processor->data, ti_value_out(from->options), &state, &why);
+    ti_frame_leave(&frame);
+    if (!opened) {
         *error = ti_api_error_prefix(why, "processor '%s': open: %s", from->id,
                                      why ? tide_error_message(why) : "it failed");
         return false;
@@ -412,7 +417,7 @@ static ti_installed *open_uses(const ti_natives *natives, uint64_t key, const ti
     installed->key = key;
     installed->count = slots;
     for (uint32_t i = 0; i < count; i++)
-        if (!open_use(&installed->uses[uses[i].slot], &uses[i], error)) {
+        if (!open_use(natives, &installed->uses[uses[i].slot], &uses[i], error)) {
             close_installed(natives, installed);
             return NULL;
         }

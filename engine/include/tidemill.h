@@ -17,8 +17,9 @@
  * needed is answered with TIDE_E_MISUSE, or where there is no `error`, by doing nothing; a value
  * that is NULL stands for one for which there was no memory, so makers need not be checked.
  *
- * Blocking. Functions that may wait for others say "Waits". In a callback of the same engine these
- * fail with TIDE_E_MISUSE instead of waiting for themselves.
+ * Blocking. Functions that may wait for others say "Waits". In a callback of the same engine (a
+ * processor's open, call, close or drop) these fail with TIDE_E_MISUSE instead of waiting for
+ * themselves.
  *
  * Times are seconds. Ids and names are text with a NUL. */
 #ifndef TIDEMILL_H
@@ -265,7 +266,8 @@ typedef struct tide_processor {
     bool (*open)(void *data, const tide_value *options, void **state, tide_error **error);
 
     /* Does the work. On a thread of the engine, or one that waits in tide_dag_run. It cannot be
-     * interrupted: what takes long asks tide_task_cancelled. Required. */
+     * interrupted: what takes long asks tide_task_cancelled. (In an engine with Lua, system calls
+     * may return EINTR when it was told to stop.) Required. */
     void (*call)(void *state, const tide_task *task, tide_answer *answer);
 
     /* Frees a state: when the dag is gone, or the engine closes. On any thread. May be NULL. */

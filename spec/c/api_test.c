@@ -547,7 +547,7 @@ typedef struct shared {
 static void run_many(void *data, unsigned index)
 {
     shared *both = data;
-    for (int i = 0; i < ROUNDS(400); i++) {
+    for (int i = 0; i < ROUNDS(4000); i++) {
         tide_dag *dag = i % 2 ? both->dag : both->other;
         int64_t input = (int64_t)index * 1000 + i;
         tide_result *result;
