@@ -128,8 +128,7 @@ uint32_t tide_outcome_attempts(const tide_outcome *outcome)
 const tide_value *tide_outcome_payload(const tide_outcome *outcome)
 {
     const ti_node *node = ti_outcome_in(outcome);
-    bool made = node && node->status == TI_COMPLETED && node->source == step_of(node) + 1;
-    return made ? ti_value_out(node->payload) : NULL;
+    return node && node->status == TI_COMPLETED ? ti_value_out(node->payload) : NULL;
 }
 
 const tide_value *tide_outcome_passed(const tide_outcome *outcome)

@@ -450,6 +450,7 @@ static void a_task_knows_its_ancestors_and_nobody_else(void)
     const tide_processor notes = plain(note);
     tide_processor looks = plain(look_around);
     looks.data = &kept;
+    tide_builder_strategy(builder, TIDE_LEVEL); /* so that `aside` has run */
     tide_builder_analyze(builder, "top", &notes);
     tide_builder_analyze(builder, "aside", &notes);
     tide_builder_analyze(builder, "left", &notes);
@@ -690,6 +691,49 @@ static void a_stream_bounds_what_is_in_flight(void)
     check_nothing_lives();
 }
 
+static void zero_waits(void *state, const tide_task *task, tide_answer *answer)
+{
+    if (number_of(tide_task_payload(task)) == 0)
+        wait_at_gate(state, task, answer);
+    else
+        answer_payload(state, task, answer);
+}
+
+/* The next result, which must be of this number. */
+static void check_next(tide_stream *stream, int64_t number)
+{
+    tide_result *result = tide_stream_next(stream, -1, NULL);
+    CHECK_INT(number_of(tide_result_payload(result)), number);
+    tide_result_release(result);
+}
+
+static void a_stream_keeps_the_order_or_does_not(void)
+{
+    tide_engine *engine = open_engine(2);
+    tide_dag *dag = single(engine, zero_waits, true);
+    for (unsigned unordered = 0; unordered < 2; unordered++) {
+        unsigned flags = TIDE_STREAM_BACKGROUND | (unordered ? TIDE_STREAM_UNORDERED : 0u);
+        tide_stream *stream = tide_stream_open(dag, 2, flags, NULL);
+        tide_error *error = NULL;
+        close_gate();
+        for (int i = 0; i < 2; i++)
+            CHECK(tide_stream_push(stream, tide_integer(i), NULL, NULL));
+        await_gate(1);
+        if (unordered)
+            check_next(stream, 1);
+        CHECK(!tide_stream_next(stream, 0.01, &error));
+        check_code(error, TIDE_E_TIMEOUT);
+        atomic_store(&gate_open, true);
+        check_next(stream, 0);
+        if (!unordered)
+            check_next(stream, 1);
+        CHECK_INT(tide_stream_in_flight(stream), 0);
+        tide_stream_close(stream);
+    }
+    tide_dag_release(dag);
+    tide_engine_release(engine);
+}
+
 /* What a callback does to the engine it runs in, and what it was told. */
 static struct {
     tide_engine *engine;
@@ -843,6 +887,7 @@ int main(void)
     RUN(the_descriptor_tells_what_has_settled);
     RUN(what_nobody_takes_goes_with_the_engine);
     RUN(a_stream_bounds_what_is_in_flight);
+    RUN(a_stream_keeps_the_order_or_does_not);
     RUN(a_callback_may_not_wait_for_itself);
     RUN(the_last_handle_may_go_in_a_callback);
     RUN(a_run_may_settle_when_nobody_is_left);

@@ -278,6 +278,51 @@ static void a_host_state_shares_its_engine(void)
     tide_engine_release(engine);
 }
 
+/* A state that was not prepared loads the module for Lua programs, which is another copy. */
+static int open_other_copy(lua_State *L)
+{
+    tide_error *error = NULL;
+    CHECK(luaL_loadstring(L, "local path, cpath = ...\n"
+                             "package.path = path .. package.path\n"
+                             "package.cpath = cpath .. package.cpath\n"
+                             "return require 'tidemill'.engine { workers = 1 }") == 0);
+    lua_pushliteral(L, TREE "/?.lua;" TREE "/?/init.lua;");
+    lua_pushliteral(L, TREE "/?.so;");
+    lua_call(L, 2, 1);
+    CHECK(tide_lua_engine(L, -1, &error) == NULL);
+    CHECK(strstr(tide_error_message(error), "another copy") != NULL);
+    check_code(error, TIDE_E_MISUSE);
+    return 0;
+}
+
+static void another_copy_of_the_library_is_noticed(void)
+{
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    lua_pushcfunction(L, open_other_copy);
+    if (lua_pcall(L, 0, 0, 0))
+        check_fail(__FILE__, __LINE__, "%s", lua_tostring(L, -1));
+    lua_close(L);
+}
+
+/* Tries to load from where that would wait for itself: from an `open`. */
+static bool load_in_open(void *data, const tide_value *options, void **state, tide_error **error)
+{
+    (void)options, (void)state;
+    return tide_lua_load(data, FIXTURES "/shout.dag.lua", error) != NULL;
+}
+
+static void a_script_is_not_loaded_within_a_load(void)
+{
+    tide_engine *engine = open_engine(1);
+    tide_processor processor = {.size = sizeof processor, .open = load_in_open, .call = measure};
+    processor.data = engine;
+    CHECK(tide_engine_register(engine, "loads", &processor, NULL));
+    check_does_not_load(engine, "tm.analyze('x', tm.native 'loads')",
+                        "would wait for the callback");
+    tide_engine_release(engine);
+}
+
 int main(void)
 {
     RUN(a_script_runs);
@@ -287,5 +332,7 @@ int main(void)
     RUN(without_the_modules_there_is_no_engine);
     RUN(several_threads_load_and_run);
     RUN(a_host_state_shares_its_engine);
+    RUN(another_copy_of_the_library_is_noticed);
+    RUN(a_script_is_not_loaded_within_a_load);
     return check_report();
 }
