@@ -33,11 +33,8 @@ typedef struct ti_uses {
     ti_error *error;
 } ti_uses;
 
-static int uses_free(lua_State *L)
+static void clear(ti_uses *self)
 {
-    ti_uses *self = tl_test_userdata(L, 1, USES_TYPE);
-    if (!self)
-        return 0;
     for (uint32_t i = 0; i < self->count; i++) {
         ti_native_release(self->list[i].native);
         ti_value_release(self->list[i].options);
@@ -46,6 +43,13 @@ static int uses_free(lua_State *L)
     ti_builder_trim(&self->scratch, true);
     ti_error_free(self->error);
     *self = (ti_uses){0};
+}
+
+static int uses_free(lua_State *L)
+{
+    ti_uses *self = tl_test_userdata(L, 1, USES_TYPE);
+    if (self)
+        clear(self);
     return 0;
 }
 
@@ -106,6 +110,7 @@ int ti_host_open_natives(lua_State *L)
     for (int i = 1; i <= count; i++) {
         lua_rawgeti(L, 3, i);
         if (!read_use(L, ti_natives_of(engine), self, (uint32_t)(i - 1))) {
+            clear(self); /* the collector may take its time, and a `drop` wait for it */
             lua_pushnil(L);
             lua_insert(L, -2);
             return 2;
@@ -116,8 +121,10 @@ int ti_host_open_natives(lua_State *L)
                            self->count, &self->error)) {
         lua_pushnil(L);
         lua_pushstring(L, self->error->message);
+        clear(self);
         return 2;
     }
+    clear(self);
     lua_pushboolean(L, 1);
     return 1;
 }

@@ -228,6 +228,24 @@ static void several_threads_load_and_run(void)
     CHECK_INT(atomic_load(&states), 0);
 }
 
+static void load_in_its_own(void *data, unsigned index)
+{
+    tide_engine **engines = data;
+    load_and_run(engines[index % 2], index);
+}
+
+static void several_engines_with_lua_live_side_by_side(void)
+{
+    tide_engine *engines[2] = {open_engine(1), open_engine(2)};
+    register_both(engines[0]), register_both(engines[1]);
+    check_threads(4, load_in_its_own, engines);
+    CHECK(tide_engine_close(engines[0], NULL));
+    load_and_run(engines[1], 0);
+    tide_engine_release(engines[0]), tide_engine_release(engines[1]);
+    CHECK_INT(atomic_load(&states), 0);
+    CHECK_INT(atomic_load(&drops), 4);
+}
+
 /* In a state of the host's own: registers natives on its engine, which the program then uses. */
 static int use_host_state(lua_State *L)
 {
@@ -331,6 +349,7 @@ int main(void)
     RUN(an_error_in_lua_comes_with_its_traceback);
     RUN(without_the_modules_there_is_no_engine);
     RUN(several_threads_load_and_run);
+    RUN(several_engines_with_lua_live_side_by_side);
     RUN(a_host_state_shares_its_engine);
     RUN(another_copy_of_the_library_is_noticed);
     RUN(a_script_is_not_loaded_within_a_load);
