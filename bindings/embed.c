@@ -128,17 +128,25 @@ static void open_facade(lua_State *L, const char *path, const char *cpath)
     lua_call(L, 1, 1);
 }
 
-static void push_options(lua_State *L, const tide_options *options)
+static void set_number(lua_State *L, const char *field, double number)
+{
+    if (number <= 0)
+        return;
+    lua_pushnumber(L, (lua_Number)number);
+    lua_setfield(L, -2, field);
+}
+
+static void push_options(lua_State *L, const tide_options *options, const tide_lua_options *lua)
 {
     static const char *const modes[] = {NULL, "signal", "hook"};
     lua_newtable(L);
-    if (options->workers) {
-        lua_pushinteger(L, (lua_Integer)options->workers);
-        lua_setfield(L, -2, "workers");
-    }
-    if (options->kill_grace > 0) {
-        lua_pushnumber(L, options->kill_grace);
-        lua_setfield(L, -2, "kill_grace");
+    set_number(L, "workers", options->workers);
+    set_number(L, "kill_grace", options->kill_grace);
+    set_number(L, "memory_limit", (double)lua->memory_limit);
+    set_number(L, "instruction_limit", (double)lua->instruction_limit);
+    if (options->pool == TIDE_POOL_SHARED) {
+        lua_pushliteral(L, "shared");
+        lua_setfield(L, -2, "pool");
     }
     if (options->preempt == TIDE_PREEMPT_NONE)
         lua_pushboolean(L, 0);
@@ -160,7 +168,7 @@ static int open_protected(lua_State *L)
     ti_entry *entry = lua_touserdata(L, 1);
     open_facade(L, entry->lua->path, entry->lua->cpath);
     lua_getfield(L, -1, "engine");
-    push_options(L, entry->options);
+    push_options(L, entry->options, entry->lua);
     lua_call(L, 1, 2);
     ti_host_engine *self = tl_test_userdata(L, -2, TI_ENGINE_TYPE);
     if (!self) {

@@ -86,6 +86,13 @@ static ti_preempt preempt_mode(const char *name)
                                          : DEFAULT_PREEMPT;
 }
 
+/* A callback that waits for an engine of its own holds a thread, perhaps one of libuv's: if all did
+ * that, none would be left to lend. So such an engine has threads of its own. */
+static bool may_share(lua_State *L)
+{
+    return ti_state_of(L) == NULL;
+}
+
 static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automatic)
 {
     return (ti_engine_config){
@@ -93,6 +100,7 @@ static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automa
         .preempt = mode,
         .grace = (uint64_t)((double)luaL_checknumber(L, 5) * 1e9),
         .stubborn = automatic && lua_toboolean(L, 6),
+        .shared = lua_toboolean(L, 7) && may_share(L),
     };
 }
 
@@ -115,8 +123,12 @@ static ti_engine *open_with_natives(const ti_engine_config *config, ti_state_con
     return engine;
 }
 
-/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles) -> engine | nil,
- * error; preempt is "signal", "hook", "none", or "auto"; compiles: this Lua compiles loops */
+static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
+
+/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared, sandbox,
+ * memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal", "hook", "none", or
+ * "auto"; compiles: this Lua compiles loops; shared: its threads are borrowed from libuv's pool; a
+ * limit of 0 is none */
 static int engine_open(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 2), *cpath = luaL_checkstring(L, 3);
@@ -136,6 +148,9 @@ static int engine_open(lua_State *L)
     self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
+    self->config->sandbox = profiles[luaL_checkoption(L, 8, NULL, profiles)];
+    self->config->memory_limit = (size_t)luaL_checknumber(L, 9);
+    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 10);
     self->engine = open_with_natives(&config, self->config, &call->error);
     return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);
 }
@@ -161,6 +176,7 @@ static int engine_free(lua_State *L)
         ti_engine_drop_handle(self->engine);
         ti_engine_release(self->engine);
     }
+    ti_host_clear_inputs(self);
     ti_builder_trim(&self->scratch, true);
     self->engine = NULL;
     self->config = NULL;
@@ -565,6 +581,15 @@ static int metatable(lua_State *L)
     return 1;
 }
 
+/* In a worker's state: from here on what is being loaded may take only so many instructions. */
+static int meter(lua_State *L)
+{
+    ti_state *state = ti_state_of(L);
+    if (state)
+        ti_stop_meter(L, state);
+    return 0;
+}
+
 static int default_workers(lua_State *L)
 {
     lua_pushinteger(L, (lua_Integer)ti_engine_default_workers());
@@ -657,6 +682,7 @@ int luaopen_tidemill_core(lua_State *L)
         {"metatable", metatable},
         {"nearest", nearest},
         {"why_not", why_not},
+        {"meter", meter},
         {"default_workers", default_workers},
         {NULL, NULL},
     };

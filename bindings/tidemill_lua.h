@@ -15,13 +15,15 @@ struct lua_State;
 /* Begin with `tide_lua_options options = TIDE_LUA_OPTIONS;`. */
 typedef struct tide_lua_options {
     size_t size;
-    const char *path;  /* goes before package.path of all states; NULL: nothing */
-    const char *cpath; /* likewise package.cpath */
+    const char *path;           /* goes before package.path of all states; NULL: nothing */
+    const char *cpath;          /* likewise package.cpath */
+    size_t memory_limit;        /* of each worker's state, in bytes; 0: none (docs/scripting.md) */
+    uint64_t instruction_limit; /* of each call; 0: none */
 } tide_lua_options;
 
 #define TIDE_LUA_OPTIONS                                                                           \
     {                                                                                              \
-        sizeof(tide_lua_options), NULL, NULL                                                       \
+        sizeof(tide_lua_options), NULL, NULL, 0, 0                                                 \
     }
 
 /* An engine whose workers each have a Lua state. The states find the modules that were installed

@@ -53,6 +53,11 @@ static bool check_options(const tide_options *options, tide_error **error)
         ti_api_misuse(error, "preempt is none of tide_preempt");
     else if (!(options->kill_grace >= 0 && options->kill_grace <= 1e9))
         ti_api_misuse(error, "kill_grace is no number of seconds");
+    else if ((unsigned)options->pool > TIDE_POOL_SHARED)
+        ti_api_misuse(error, "pool is none of tide_pool");
+    else if (options->pool == TIDE_POOL_SHARED && options->kill_grace > 0)
+        ti_api_misuse(error, "kill_grace does not go with a shared pool: its threads cannot be "
+                             "given up");
     else
         return true;
     return false;
@@ -74,6 +79,7 @@ tide_engine *tide_engine_open(const tide_options *from, tide_error **error)
     const ti_engine_config config = {
         .workers = options.workers ? options.workers : ti_engine_default_workers(),
         .preempt = TI_PREEMPT_HOOK,
+        .shared = options.pool == TIDE_POOL_SHARED,
     };
     ti_natives *natives = ti_natives_new();
     if (!natives) {

@@ -197,18 +197,25 @@ typedef enum tide_preempt {
     TIDE_PREEMPT_NONE,
 } tide_preempt;
 
+/* Where threads come from. */
+typedef enum tide_pool {
+    TIDE_POOL_PRIVATE, /* the engine's own, from when they are first wanted until it closes */
+    TIDE_POOL_SHARED,  /* libuv's threadpool, and given back when there is nothing to do */
+} tide_pool;
+
 /* Begin with `tide_options options = TIDE_OPTIONS;`, so that programs survive new fields. */
 typedef struct tide_options {
     size_t size;      /* of this struct, as the program knows it */
     uint32_t workers; /* most callbacks at once; 0: one for each core */
     tide_preempt preempt;
     double kill_grace; /* how long a Lua callback may take to stop before its thread is given up;
-                          0: one second */
+                          0: one second. Not with a shared pool, whose threads cannot be */
+    tide_pool pool;
 } tide_options;
 
 #define TIDE_OPTIONS                                                                               \
     {                                                                                              \
-        sizeof(tide_options), 0, TIDE_PREEMPT_AUTO, 0.0                                            \
+        sizeof(tide_options), 0, TIDE_PREEMPT_AUTO, 0.0, TIDE_POOL_PRIVATE                         \
     }
 
 /* An engine for processors in C. (tidemill_lua.h opens one for Lua scripts, too.) `options` may be

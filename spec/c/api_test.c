@@ -78,6 +78,7 @@ static tide_engine *open_engine(uint32_t workers)
     tide_options options = TIDE_OPTIONS;
     tide_error *error = NULL;
     options.workers = workers;
+    options.pool = getenv("TIDEMILL_POOL") ? TIDE_POOL_SHARED : TIDE_POOL_PRIVATE;
     tide_engine *engine = tide_engine_open(&options, &error);
     CHECK_INT(tide_error_code(error), TIDE_OK);
     REQUIRE(engine);

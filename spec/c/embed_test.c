@@ -77,6 +77,7 @@ static tide_engine *open_engine(uint32_t workers)
     tide_lua_options lua = TIDE_LUA_OPTIONS;
     tide_error *error = NULL;
     options.workers = workers;
+    options.pool = getenv("TIDEMILL_POOL") ? TIDE_POOL_SHARED : TIDE_POOL_PRIVATE;
     lua.path = TREE "/?.lua;" TREE "/?/init.lua";
     tide_engine *engine = tide_lua_open(&options, &lua, &error);
     if (!engine)
