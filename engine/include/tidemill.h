@@ -277,7 +277,8 @@ typedef struct tide_processor {
      * may return EINTR when it was told to stop.) Required. */
     void (*call)(void *state, const tide_task *task, tide_answer *answer);
 
-    /* Frees a state: when the dag is gone, or the engine closes. On any thread. May be NULL. */
+    /* Frees a state: when the dag is gone (in a worker that is busy just then: when that is used
+     * next), or the engine closes. On any thread. May be NULL. */
     void (*close)(void *state);
 
     /* Nothing will use `data` again: all states are closed, and the builder or name it came by is
