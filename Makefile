@@ -6,8 +6,8 @@
 VARIANT ?= 5.4
 DOCUMENT := $(firstword $(wildcard /usr/share/common-licenses/GPL-3) README.md)
 LUA_SOURCES := $(wildcard bindings bin bin/tidemill scripts spec bench)
-C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c bench tools,$(room)/*.[ch]))
-CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan-5.4 rock
+C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c bench scripts/hosts tools,$(room)/*.[ch]))
+CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan-5.4 rock installed
 
 flags_asan := -DTIDEMILL_ASAN=ON
 flags_tsan := -DTIDEMILL_TSAN=ON
@@ -15,7 +15,7 @@ flags_release := -DCMAKE_BUILD_TYPE=Release
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: build deps run test check asan tsan lint format bench bench-quick bench-count rock clean help
+.PHONY: build deps run test check asan tsan lint format bench bench-quick bench-count rock installed clean help
 
 build: ## build the module into build/$VARIANT (default 5.4)
 	@tools/deps.sh --check
@@ -40,9 +40,9 @@ tsan: check-tsan-5.4 ## C tests and specs under TSan
 lint: ## luacheck, clang-format, cppcheck
 	luacheck --quiet --no-color $(LUA_SOURCES)
 	clang-format --dry-run -Werror $(C_SOURCES)
-	cppcheck --quiet --std=c11 -j4 -I. --enable=warning,performance,portability \
+	cppcheck --quiet --std=c11 -j4 -I. -Iengine/include --enable=warning,performance,portability \
 	  --suppress=missingIncludeSystem --suppress=memleak --inline-suppr --error-exitcode=1 \
-	  engine bindings
+	  engine bindings scripts/hosts
 
 format: ## rewrite the C sources in the project's style
 	clang-format -i $(C_SOURCES)
@@ -61,6 +61,9 @@ bench-count: bench-program-5.4 ## instructions per processor, as callgrind count
 
 rock: ## install the rock offline for every Lua, and run its command elsewhere
 	@tools/rock.sh
+
+installed: ## install into an empty prefix, and build and run the example hosts with what is there
+	@tools/install_check.sh
 
 clean: ## remove everything built
 	rm -rf build

@@ -17,6 +17,7 @@
 
 typedef struct ti_host_engine {
     ti_engine *engine; /* NULL: not opened, or collected */
+    bool borrowed;     /* it neither holds nor closes it: see embed.c */
     struct ti_state_config *config;
     ti_builder scratch;         /* for payloads on their way in */
     ti_value *input, *metadata; /* on their way into a run */
@@ -57,6 +58,17 @@ void ti_host_push_fields(lua_State *L, int index);
 
 /* Pushes nil and an error with a code and a message; returns 2. */
 int ti_host_fail(lua_State *L, ti_code code, const char *format, ...);
+
+/* In module.c: the value at an index is an engine, made by this copy of the library; an engine that
+ * the userdata, which is pushed, does not hold. */
+bool ti_host_is_engine(lua_State *L, int index);
+ti_host_engine *ti_host_borrow_engine(lua_State *L, ti_engine *engine);
+
+/* In native.c */
+int ti_host_native_problem(lua_State *L); /* (engine, name) -> what is wrong with it, or nothing */
+/* open_natives(dag, description) -> true | nil, what is wrong: opens the states of the processors
+ * of a description that are native */
+int ti_host_open_natives(lua_State *L);
 
 /* In bundle.c: pushes a result, which gets its run later; it takes the reference. NULL: it has none
  * yet, or it was closed, or the finalizer of its bundle has run. */

@@ -9,6 +9,7 @@
 
 #include "bindings/host.h"
 #include "bindings/state.h"
+#include "engine/native.h"
 #include "engine/suggest.h"
 
 /* The module's threads and metatables may outlive the last reference to it that Lua has. */
@@ -103,10 +104,48 @@ static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automa
     };
 }
 
-/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared,
- * memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal", "hook", "none", or
- * "auto"; compiles: this Lua compiles loops; shared: its threads are borrowed from libuv's pool; a
- * limit of 0 is none */
+/* NULL: *error says why. */
+static ti_engine *open_with_natives(const ti_engine_config *config, ti_state_config *states,
+                                    ti_error **error)
+{
+    ti_natives *natives = ti_natives_new();
+    if (!natives) {
+        *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
+        return NULL;
+    }
+    const ti_backend_choice choices[] = {{&ti_state_backend, states},
+                                         {&ti_native_backend, natives}};
+    ti_engine *engine = ti_engine_open(config, choices, 2, error);
+    if (engine)
+        ti_natives_attach(natives, engine);
+    else
+        ti_natives_free(natives);
+    return engine;
+}
+
+static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
+
+/* Sets what the facade reads of the engine on top of the stack. */
+static void set_engine_fields(lua_State *L, uint32_t workers, const ti_state_config *config)
+{
+    ti_host_push_fields(L, lua_gettop(L));
+    lua_pushinteger(L, (lua_Integer)workers);
+    lua_setfield(L, -2, "workers");
+    lua_pushstring(L, config->sandbox);
+    lua_setfield(L, -2, "sandbox");
+    if (config->callback_timeout > 0) {
+        lua_pushnumber(L, config->callback_timeout);
+        lua_setfield(L, -2, "callback_timeout");
+    }
+    lua_pushboolean(L, strcmp(config->preempt, "none") == 0);
+    lua_setfield(L, -2, "unstoppable");
+    lua_pop(L, 1);
+}
+
+/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared, sandbox,
+ * callback_timeout, memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal",
+ * "hook", "none", or "auto"; compiles: this Lua compiles loops; shared: its threads are borrowed
+ * from libuv's pool; a limit of 0 is none */
 static int engine_open(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 2), *cpath = luaL_checkstring(L, 3);
@@ -117,19 +156,17 @@ static int engine_open(lua_State *L)
     *self = (ti_host_engine){0};
     luaL_getmetatable(L, TI_ENGINE_TYPE);
     lua_setmetatable(L, -2);
-    ti_host_push_fields(L, lua_gettop(L));
-    lua_pushinteger(L, (lua_Integer)config.workers);
-    lua_setfield(L, -2, "workers");
-    lua_pop(L, 1);
     ti_call *call = new_call(L); /* holds the error */
     lua_insert(L, -2);
     self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
-    self->config->memory_limit = (size_t)luaL_checknumber(L, 8);
-    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 9);
-    self->engine = ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1,
-                                  &call->error);
+    self->config->sandbox = profiles[luaL_checkoption(L, 8, NULL, profiles)];
+    self->config->callback_timeout = (double)luaL_checknumber(L, 9);
+    self->config->memory_limit = (size_t)luaL_checknumber(L, 10);
+    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 11);
+    set_engine_fields(L, config.workers, self->config);
+    self->engine = open_with_natives(&config, self->config, &call->error);
     return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);
 }
 
@@ -147,12 +184,13 @@ static int engine_free(lua_State *L)
     ti_host_engine *self = tl_test_userdata(L, 1, TI_ENGINE_TYPE);
     if (!self)
         return 0;
-    if (self->engine)
+    if (!self->engine)
+        ti_state_config_free(self->config); /* it did not open, else it is the engine's */
+    if (self->engine && !self->borrowed) {
         ti_engine_close(self->engine);
-    for (ti_run *run; self->engine && (run = ti_engine_next_settled(self->engine));)
-        ti_run_release(run);
-    ti_engine_release(self->engine);
-    ti_state_config_free(self->config);
+        ti_engine_drop_handle(self->engine);
+        ti_engine_release(self->engine);
+    }
     ti_host_clear_inputs(self);
     ti_builder_trim(&self->scratch, true);
     self->engine = NULL;
@@ -262,6 +300,7 @@ static int engine_install(lua_State *L)
 typedef struct ti_compilation {
     ti_dag *dag;
     ti_problems problems;
+    uint8_t native_backend;
 } ti_compilation;
 
 static int compilation_free(lua_State *L)
@@ -354,14 +393,17 @@ static void read_limits(lua_State *L, ti_dag *dag)
 }
 
 /* The processor on top of the stack. */
-static void read_processor(lua_State *L, ti_dag *dag)
+static void read_processor(lua_State *L, ti_dag *dag, uint8_t native_backend)
 {
     static const char *const intents[] = {"transform", "analyze", NULL};
     size_t size;
     const char *intent = get_string(L, "intent", &size);
     lua_pop(L, 1);
+    lua_getfield(L, -1, "native");
+    uint8_t backend = lua_isnil(L, -1) ? 0 : native_backend;
+    lua_pop(L, 1);
     const char *id = get_string(L, "id", &size);
-    uint32_t added = ti_dag_add(dag, id, size, (ti_intent)named(intent, intents), 0);
+    uint32_t added = ti_dag_add(dag, id, size, (ti_intent)named(intent, intents), backend);
     lua_pop(L, 1);
     if (added == TI_NONE)
         return;
@@ -404,7 +446,7 @@ static ti_dag *read_dag(lua_State *L, int description, ti_compilation *self)
     int count = (int)lua_rawlen(L, -1);
     for (int i = 1; i <= count; i++) {
         lua_rawgeti(L, -1, i);
-        read_processor(L, dag);
+        read_processor(L, dag, self->native_backend);
         lua_pop(L, 1);
     }
     return dag;
@@ -458,6 +500,7 @@ static int compile(lua_State *L)
     lua_setfield(L, -2, "engine");
     if (!engine->engine)
         return luaL_error(L, "the engine is gone");
+    self->native_backend = ti_natives_backend(engine->engine);
     if (!read_dag(L, 3, self))
         return luaL_error(L, "not enough memory");
     ti_plan *plan = ti_plan_compile(self->dag, &self->problems);
@@ -612,6 +655,29 @@ static void open_types(lua_State *L)
     ti_host_open_streams(L);
 }
 
+bool ti_host_is_engine(lua_State *L, int index)
+{
+    if (!tl_test_userdata(L, index, TI_ENGINE_TYPE))
+        return false;
+    luaL_getmetatable(L, TI_ENGINE_TYPE);
+    lua_getfield(L, -1, "__gc");
+    bool ours = lua_tocfunction(L, -1) == engine_free;
+    lua_pop(L, 2);
+    return ours;
+}
+
+ti_host_engine *ti_host_borrow_engine(lua_State *L, ti_engine *engine)
+{
+    ti_host_engine *self = tl_new_userdata(L, sizeof *self);
+    *self = (ti_host_engine){.borrowed = true};
+    luaL_getmetatable(L, TI_ENGINE_TYPE);
+    lua_setmetatable(L, -2);
+    self->engine = engine;
+    self->config = engine->backend[0].shared;
+    set_engine_fields(L, engine->workers, self->config);
+    return self;
+}
+
 int luaopen_tidemill_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -619,6 +685,8 @@ int luaopen_tidemill_core(lua_State *L)
         {"invoke", engine_invoke},
         {"install", engine_install},
         {"compile", compile},
+        {"native_problem", ti_host_native_problem},
+        {"open_natives", ti_host_open_natives},
         {"new_key", new_key},
         {"next_settled", next_settled},
         {"start", ti_host_start},
@@ -640,6 +708,8 @@ int luaopen_tidemill_core(lua_State *L)
     lua_setfield(L, -2, "pattern");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
+    lua_pushliteral(L, TIDE_VERSION);
+    lua_setfield(L, -2, "version");
     lua_pushinteger(L, TI_MOST_WORKERS);
     lua_setfield(L, -2, "most_workers");
     return 1;

@@ -997,6 +997,7 @@ void ti_state_config_free(ti_state_config *config)
         next = install->next;
         free_install(install);
     }
+    ti_loader_free(config->loader);
     uv_mutex_destroy(&config->lock);
     free(config->path);
     free(config->cpath);
@@ -1071,6 +1072,11 @@ static bool abandon(void *context)
     return ti_stop_abandon(context);
 }
 
+static void discard(void *shared)
+{
+    ti_state_config_free(shared);
+}
+
 const ti_backend ti_state_backend = {
     .name = "lua",
     .open = open_state,
@@ -1079,4 +1085,5 @@ const ti_backend ti_state_backend = {
     .interrupt = interrupt,
     .abandon = abandon,
     .close = close_state,
+    .discard = discard,
 };

@@ -59,11 +59,17 @@ struct ti_state_config {
     lua_CFunction core;         /* [const] luaopen_tidemill_core */
     char *preempt;              /* [const] "signal", "hook", "none", or "auto" */
     ti_preempt mode;            /* [const] what that comes to */
+    const char *sandbox;        /* [const] "trusted", "sandbox" or "pure" */
+    double callback_timeout;    /* [const] seconds that a call may take at most; 0: any */
     size_t memory_limit;        /* [const] bytes per state; 0: none */
     uint64_t instruction_limit; /* [const] per callback; 0: none */
     uv_mutex_t lock;
     struct ti_install *installs; /* [lock:config] the programs that there are, the newest first */
+    struct ti_loader *loader; /* [lock:config] NULL: no C host has loaded anything; see embed.c */
 };
+
+/* In embed.c. NULL is fine. */
+void ti_loader_free(struct ti_loader *loader);
 
 /* Copies the strings. NULL: no memory. */
 ti_state_config *ti_state_config_new(const char *path, const char *cpath, const char *preempt,

@@ -42,6 +42,10 @@ typedef struct ti_backend {
 
     /* Frees the context. On the thread that closes the engine. */
     void (*close)(void *context);
+
+    /* Nothing of the engine will use `shared` again. On the thread that frees the engine; not if it
+     * did not open. May be NULL. */
+    void (*discard)(void *shared);
 } ti_backend;
 
 /* One processor to run. Good until it is answered. */

@@ -227,6 +227,15 @@ void ti_control_delay(ti_control *control, ti_attempts *attempts)
     ti_control_expect(control, due);
 }
 
+bool ti_control_here(ti_control *control)
+{
+    uv_thread_t self = uv_thread_self();
+    uv_mutex_lock(&control->lock);
+    bool here = control->started && !control->closing && uv_thread_equal(&self, &control->thread);
+    uv_mutex_unlock(&control->lock);
+    return here;
+}
+
 void ti_control_close(ti_control *control)
 {
     uv_mutex_lock(&control->lock);

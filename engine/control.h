@@ -47,6 +47,9 @@ void ti_control_delay(ti_control *control, ti_attempts *attempts);
  * queue. */
 ti_node *ti_control_flush(ti_control *control);
 
+/* The calling thread is the control loop's. */
+bool ti_control_here(ti_control *control);
+
 /* Joins the thread, once all that were borrowed have been given back; from then on there is none.
  */
 void ti_control_close(ti_control *control);

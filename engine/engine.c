@@ -6,6 +6,7 @@
 
 #include "engine/clock.h"
 #include "engine/executor.h"
+#include "engine/frame.h"
 #include "engine/limits.h"
 #include "engine/preempt.h"
 
@@ -121,6 +122,7 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
     engine->forks = ti_load_relaxed(&forks);
     engine->descriptor = TI_NO_DESCRIPTOR;
     atomic_init(&engine->references, 1);
+    atomic_init(&engine->handles, 1);
     open_seats(engine);
     int status = open_threading(engine, config->shared);
     if (status) {
@@ -130,6 +132,8 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         return NULL;
     }
     if (!open_contexts(engine, error)) {
+        ti_engine_close(engine);
+        engine->backends = 0; /* what they share is still the caller's */
         ti_engine_release(engine);
         return NULL;
     }
@@ -163,8 +167,7 @@ static bool try_to_sit(ti_worker *worker)
     unsigned char nobody = 0;
     if (!ti_cas_sc(&worker->seated, &nobody, 1))
         return false;
-    if (worker->engine->preempt == TI_PREEMPT_SIGNAL)
-        ti_preempt_enter(worker);
+    ti_preempt_enter(worker);
     return true;
 }
 
@@ -189,7 +192,7 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
 /* Keeps the seat taken for good, though this thread does not sit there. */
 static void stand_by(ti_worker *worker)
 {
-    if (worker && worker->engine->preempt == TI_PREEMPT_SIGNAL)
+    if (worker)
         ti_preempt_leave(worker);
 }
 
@@ -235,18 +238,36 @@ ti_engine *ti_engine_retain(ti_engine *engine)
     return engine;
 }
 
-void ti_engine_release(ti_engine *engine)
+static void destroy(void *data)
 {
-    if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
-        return;
+    ti_engine *engine = data;
     ti_engine_close(engine);
     ti_descriptor_close(&engine->descriptor);
     ti_pool_free(&engine->pool);
     ti_control_free(&engine->control);
     uv_cond_destroy(&engine->changed);
     uv_mutex_destroy(&engine->lock);
+    for (uint32_t b = 0; b < engine->backends; b++)
+        if (engine->backend[b].vtable->discard)
+            engine->backend[b].vtable->discard(engine->backend[b].shared);
     free(engine->seats);
     free(engine);
+}
+
+bool ti_engine_inside(ti_engine *engine)
+{
+    return ti_preempt_sits(engine) || ti_frame_inside(engine) || ti_control_here(&engine->control);
+}
+
+void ti_engine_release(ti_engine *engine)
+{
+    if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
+        return;
+    uv_thread_t undertaker;
+    if (!ti_engine_inside(engine))
+        destroy(engine);
+    else if (!uv_thread_create(&undertaker, destroy, engine)) /* else it stays: no thread */
+        pthread_detach(undertaker);
 }
 
 ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
@@ -267,8 +288,7 @@ ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
 void ti_engine_leave(ti_engine *engine, ti_worker *worker)
 {
     worker->guest = NULL;
-    if (engine->preempt == TI_PREEMPT_SIGNAL)
-        ti_preempt_leave(worker);
+    ti_preempt_leave(worker);
     ti_store_sc(&worker->seated, 0);
     if (ti_load_sc(&worker->claims)) {
         uv_mutex_lock(&engine->lock);
@@ -343,6 +363,26 @@ ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
     return TI_OK;
 }
 
+void ti_engine_add_handle(ti_engine *engine)
+{
+    ti_add_relaxed(&engine->handles, 1);
+}
+
+void ti_engine_drop_handle(ti_engine *engine)
+{
+    if (ti_sub_acq_rel(&engine->handles, 1) != 1 || forked(engine))
+        return;
+    uv_mutex_lock(&engine->lock);
+    engine->deaf = true;
+    ti_run *settled = engine->settled.first;
+    engine->settled.first = NULL;
+    uv_mutex_unlock(&engine->lock);
+    for (ti_run *next; settled; settled = next) {
+        next = settled->next_settled;
+        ti_run_release(settled);
+    }
+}
+
 void ti_engine_subscribe(ti_engine *engine, ti_run *run)
 {
     run->signals = run->listed = true;
@@ -392,7 +432,7 @@ static bool announce(ti_engine *engine, ti_run *run)
 {
     uv_mutex_lock(&engine->lock);
     bool awaited = ti_exchange_sc(&run->phase, TI_SETTLED) == TI_AWAITED;
-    if (run->listed && run->list) {
+    if (run->listed && run->list && !(engine->deaf && run->list == &engine->settled)) {
         ti_settled_add(run->list, ti_run_retain(run));
         awaited = awaited || run->list->awaited;
     }

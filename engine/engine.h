@@ -35,6 +35,7 @@ typedef struct ti_engine {
     } backend[TI_MOST_BACKENDS]; /* [const] */
     unsigned forks;              /* [const] of the process that opened it; see `forked` */
     atomic_uint references;      /* [atomic] */
+    atomic_uint handles;         /* [atomic] those of them that take what has settled */
     atomic_uchar closing;        /* [atomic] */
     uv_mutex_t lock;
     uv_cond_t changed;         /* with lock: a run settled, or a claimed seat is free */
@@ -43,6 +44,7 @@ typedef struct ti_engine {
     ti_descriptor descriptor;  /* [lock:engine] */
     uint32_t closers;          /* [lock:engine] 1 once somebody closes it */
     bool closed;               /* [lock:engine] */
+    bool deaf;                 /* [lock:engine] nobody takes from `settled` any more */
     atomic_uint_fast64_t made; /* [atomic] how many runs were allocated */
     atomic_uint pending;       /* [atomic] see ti_engine_pending */
     ti_inbox inbox;
@@ -52,7 +54,8 @@ typedef struct ti_engine {
 
 typedef struct ti_backend_choice {
     const ti_backend *vtable;
-    void *shared; /* goes to its `open`; must outlive the engine's workers */
+    void *shared; /* goes to its `open`; must outlive the engine's workers, or, if the backend has
+                     `discard`, is the engine's once that is open */
 } ti_backend_choice;
 
 typedef struct ti_engine_config {
@@ -80,8 +83,13 @@ void ti_engine_close(ti_engine *engine);
 bool ti_engine_closed(ti_engine *engine);
 
 ti_engine *ti_engine_retain(ti_engine *engine);
-/* The last one closes it and frees it. NULL is fine. */
+/* The last one closes it and frees it; where the caller is inside the engine and must not wait for
+ * it, on a thread made for that. NULL is fine. */
 void ti_engine_release(ti_engine *engine);
+
+/* The calling thread is one that the engine waits for when it closes: it sits at a worker, is the
+ * control loop, or is in a callback that closes something. So it must not wait for the engine. */
+bool ti_engine_inside(ti_engine *engine);
 
 /* Runs to the end and blocks until it has; the calling thread works too. TI_OK, TI_E_CLOSED, or
  * TI_E_INTERNAL: a thread is needed (for timeouts, retries) and the system gives none. */
@@ -111,6 +119,11 @@ ti_run *ti_engine_next_settled(ti_engine *engine);
  * wakes calls ti_engine_next_settled until that returns NULL, and then takes what streams have.
  * Made at the first call, it lives as long as the engine. -1: the system gives none. */
 int ti_engine_pollfd(ti_engine *engine);
+
+/* One more that takes what has settled, or one less; ti_engine_open counts the first. When there is
+ * none, what would be left for them is dropped. */
+void ti_engine_add_handle(ti_engine *engine);
+void ti_engine_drop_handle(ti_engine *engine);
 
 /* Runs that signal and are in flight, or have settled and not been taken. */
 uint32_t ti_engine_pending(ti_engine *engine);

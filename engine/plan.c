@@ -329,7 +329,7 @@ static bool allocate(ti_plan *plan, size_t id_bytes)
     plan->order = malloc(count * sizeof *plan->order);
     plan->priorities = malloc(count * sizeof *plan->priorities);
     plan->id_ends = malloc(count * sizeof *plan->id_ends);
-    plan->ids = malloc(id_bytes + 1);
+    plan->ids = malloc(id_bytes + count + 1);
     plan->buckets = malloc(((size_t)plan->bucket_mask + 1) * sizeof *plan->buckets);
     return plan->steps && plan->dependencies && plan->dependents && plan->order &&
            plan->priorities && plan->id_ends && plan->ids && plan->buckets;
@@ -375,6 +375,7 @@ static void fill_ids(ti_plan *plan, const ti_draft *draft)
         memcpy(plan->ids + end, id.bytes, id.size);
         end += (uint32_t)id.size;
         plan->id_ends[s] = end;
+        plan->ids[end++] = '\0';
         uint32_t at = hash(id.bytes, id.size) & plan->bucket_mask;
         while (plan->buckets[at] != TI_NONE)
             at = (at + 1) & plan->bucket_mask;
@@ -467,7 +468,7 @@ static ti_plan *freeze(ti_draft *draft)
     size_t id_bytes = 0;
     for (uint32_t i = 0; i < dag->count; i++)
         id_bytes += dag->processors[i].id.size;
-    ti_plan *plan = id_bytes < UINT32_MAX ? calloc(1, sizeof *plan) : NULL;
+    ti_plan *plan = id_bytes + dag->count < UINT32_MAX ? calloc(1, sizeof *plan) : NULL;
     if (!plan)
         return NULL;
     atomic_init(&plan->references, 1);
@@ -556,7 +557,7 @@ void ti_plan_release(ti_plan *plan)
 
 ti_text ti_plan_id(const ti_plan *plan, uint32_t step)
 {
-    uint32_t begin = step ? plan->id_ends[step - 1] : 0;
+    uint32_t begin = step ? plan->id_ends[step - 1] + 1 : 0;
     return (ti_text){plan->ids + begin, plan->id_ends[step] - begin};
 }
 

@@ -44,7 +44,7 @@ typedef struct ti_plan {
     uint32_t limits[TI_MOST_LIMITS];
     ti_strategy strategy;
     uint64_t timeout;  /* of a run */
-    uint32_t *id_ends; /* where each step's id ends in `ids` */
+    uint32_t *id_ends; /* where each step's id ends in `ids`, with a NUL */
     char *ids;
     uint32_t *buckets; /* open addressing: step of an id, or TI_NONE */
     uint32_t bucket_mask;
@@ -57,6 +57,7 @@ ti_plan *ti_plan_compile(const ti_dag *dag, ti_problems *problems);
 ti_plan *ti_plan_retain(ti_plan *plan);
 void ti_plan_release(ti_plan *plan);
 
+/* With a NUL after it. */
 ti_text ti_plan_id(const ti_plan *plan, uint32_t step);
 
 /* The step with that id, or TI_NONE. */

@@ -38,7 +38,7 @@ static void stop_callbacks(void)
 {
     for (ti_worker *worker = innermost; worker; worker = worker->outer) {
         const ti_backend *backend = ti_engine_backend(worker->engine, worker->serving);
-        if (!worker->serves || !backend->interrupt)
+        if (worker->engine->preempt != TI_PREEMPT_SIGNAL || !worker->serves || !backend->interrupt)
             continue;
         backend->interrupt(worker->contexts[worker->serving]);
         if (abandon(worker, backend))
@@ -94,6 +94,14 @@ void ti_preempt_leave(ti_worker *worker)
     innermost = worker->outer;
 }
 
+bool ti_preempt_sits(const ti_engine *engine)
+{
+    const ti_worker *worker = innermost;
+    while (worker && worker->engine != engine)
+        worker = worker->outer;
+    return worker != NULL;
+}
+
 void ti_preempt_kick(ti_worker *worker)
 {
     ti_add_sc(&worker->kicking, 1);
@@ -122,6 +130,12 @@ void ti_preempt_leave(struct ti_worker *worker)
 void ti_preempt_disown(struct ti_worker *worker)
 {
     (void)worker;
+}
+
+bool ti_preempt_sits(const struct ti_engine *engine)
+{
+    (void)engine;
+    return false;
 }
 
 void ti_preempt_kick(struct ti_worker *worker)

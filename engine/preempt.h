@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+struct ti_engine;
 struct ti_worker;
 
 /* Installs the handler, once per process. False: this system has no signals. */
@@ -15,6 +16,9 @@ bool ti_preempt_prepare(void);
 /* The calling thread sits down at a worker, or leaves it. */
 void ti_preempt_enter(struct ti_worker *worker);
 void ti_preempt_leave(struct ti_worker *worker);
+
+/* The calling thread sits at a worker of the engine. */
+bool ti_preempt_sits(const struct ti_engine *engine);
 
 /* The thread that sat at a worker was given up, and no signal goes there any more. */
 void ti_preempt_disown(struct ti_worker *worker);

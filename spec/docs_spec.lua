@@ -16,10 +16,9 @@ local util = require "spec.support.util"
 
 local PAGES = { "README.md", "docs/scripting.md" }
 local WITH_LINKS = {
-  "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/scripting.md", "docs/flow.md", "docs/threads.md",
-  "docs/trust.md",
-  "docs/adr/README.md", "engine/README.md", "bindings/README.md", "bin/README.md", "scripts/README.md",
-  "spec/README.md", "bench/README.md",
+  "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/scripting.md", "docs/embedding.md",
+  "docs/flow.md", "docs/threads.md", "docs/trust.md", "docs/adr/README.md", "engine/README.md", "bindings/README.md",
+  "bin/README.md", "scripts/README.md", "spec/README.md", "bench/README.md",
 }
 local DEFINITIONS = "bindings/tidemill/library/tidemill.lua"
 

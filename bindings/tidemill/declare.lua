@@ -9,9 +9,11 @@ local M = {}
 
 local Dag = core.metatable "tidemill.declaration"
 local Processor = core.metatable "tidemill.processor"
+local Native = core.metatable "tidemill.native"
 Dag.__name = "tidemill.declaration"
 Processor.__name = "tidemill.processor"
-Dag.__metatable, Processor.__metatable = Dag.__name, Processor.__name -- scripts share them
+Native.__name = "tidemill.native"
+for _, meta in ipairs { Dag, Processor, Native } do meta.__metatable = meta.__name end -- scripts share them
 
 local failure_strategies = { "fail_fast", "continue_on_error", "best_effort" }
 local strategies = { "reactive", "work_queue", "level" }
@@ -28,8 +30,12 @@ local function where(level)
   return info and info.currentline > 0 and ("%s:%d"):format(info.short_src, info.currentline) or nil
 end
 
+local function is_native(value)
+  return debug.getmetatable(value) == Native
+end
+
 local function declare(intent, id, body, place)
-  if type(body) == "function" then body = { run = body } end
+  if type(body) == "function" or is_native(body) then body = { run = body } end
   return setmetatable({ intent = intent, id = id, body = body, where = place }, Processor)
 end
 
@@ -55,6 +61,15 @@ function M.dag(fields)
     error(("tm.dag takes a table, but it got a %s"):format(type(fields)), 2)
   end
   return setmetatable({ fields = fields, where = where(2) }, Dag)
+end
+
+--- A processor that the host has registered under this name, in place of a function: run = tm.native "resize".
+function M.native(name)
+  if type(name) ~= "string" or name == "" then
+    error(("tm.native takes the name of a processor, but it got %s"):format(
+      name == "" and "an empty string" or "a " .. type(name)), 2)
+  end
+  return setmetatable({ name = name }, Native)
 end
 
 function M.is_dag(value)
@@ -182,8 +197,12 @@ local dag_keys = {
   profile = a "boolean",
 }
 
+local function callback(value)
+  if not is_native(value) then return a "function" (value) end
+end
+
 local processor_keys = {
-  run = a "function",
+  run = callback,
   when = a "function",
   setup = a "function",
   depends_on = one_or_more "id",
@@ -270,9 +289,22 @@ local function describe_processor(item, index)
     timeout = unless(timeout, body.timeout),
     retry = describe_retry(body.retry),
     conditional = type(body.when) == "function",
+    native = is_native(body.run) and body.run.name or nil,
     options = not plain_table(body.options) and body.options or nil,
     where = item.where,
   }
+end
+
+-- What needs a Lua state, which a native processor is never in.
+local function check_native(body, report)
+  if not is_native(body.run) then return end
+  if body.when ~= nil then
+    report "when does not go with tm.native: a native processor decides itself whether it skips"
+  end
+  if body.setup ~= nil then report "setup does not go with tm.native: the host opens its state" end
+  if type(body.retry) == "table" and body.retry.when ~= nil then
+    report "retry.when does not go with tm.native: every error is tried again"
+  end
 end
 
 local function check_processor(item, report)
@@ -289,6 +321,7 @@ local function check_processor(item, report)
   else
     M.check_keys(item.body, processor_keys, report)
     if item.body.run == nil then report "has no run function" end
+    check_native(item.body, report)
   end
 end
 
@@ -347,7 +380,8 @@ end
 local function functions_of(item)
   local body = type(item.body) == "table" and item.body or {}
   return {
-    id = item.id, run = body.run, when = body.when, setup = body.setup, options = body.options,
+    id = item.id, run = not is_native(body.run) and body.run or nil, when = body.when,
+    setup = body.setup, options = body.options,
     retry_when = type(body.retry) == "table" and body.retry.when or nil, timed = body.timeout ~= nil,
   }
 end

@@ -6,11 +6,12 @@ local declare = require "tidemill.declare"
 local errors = require "tidemill.error"
 
 local M = {
-  version = "0.1.0",
+  version = core.version,
   null = core.null,
   dag = declare.dag,
   transform = declare.transform,
   analyze = declare.analyze,
+  native = declare.native,
 }
 
 local Engine = core.methods_of "tidemill.engine"
@@ -99,15 +100,11 @@ function M.engine(options)
   check_options(options)
   local sandbox = sandboxes[options.sandbox or false]
   local confined = sandbox ~= "trusted"
-  local engine, err = core.engine(options.workers or core.default_workers(), package.path, package.cpath,
+  return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
     options.preempt == nil and "auto" or preempt_modes[options.preempt],
     options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil, options.pool == "shared", -- luacheck: ignore 113
+    sandbox, options.callback_timeout or 0,
     options.memory_limit or (confined and SANDBOX_MEMORY or 0), options.instruction_limit or 0)
-  if not engine then return nil, err end
-  local fields = core.fields(engine)
-  fields.sandbox, fields.callback_timeout = sandbox, options.callback_timeout
-  fields.unstoppable = options.preempt == false
-  return engine
 end
 
 -- Equal as plain data.
@@ -142,9 +139,15 @@ end
 local function compile(engine, key, label, description, problems)
   local all = {}
   append(all, problems)
+  for i, it in ipairs(description.processors) do
+    local problem = it.native and core.native_problem(engine, it.native)
+    if problem then all[#all + 1] = { processor = i, text = problem } end
+  end
   local dag, more = core.compile(engine, key, description)
   if not dag then append(all, more) end
   if #all > 0 then return invalid(label, description, all) end
+  local ok, problem = core.open_natives(dag, description)
+  if not ok then return invalid(label, description, { { text = problem } }) end
   local fields = core.fields(dag)
   fields.name, fields.failure_strategy = description.name, description.failure_strategy
   fields.strategy = description.strategy

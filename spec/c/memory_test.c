@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "check.h"
+#include "engine/include/tidemill.h"
 #include "native.h"
 
 /* Called before the sanitizers are ready; and libraries must find it. */
@@ -385,6 +386,121 @@ static void do_nothing(void *data, unsigned index)
     (void)data, (void)index;
 }
 
+static bool open_some(void *data, const tide_value *options, void **state, tide_error **error)
+{
+    (void)data, (void)options;
+    *state = malloc(1);
+    if (!*state)
+        *error = tide_error_new(TIDE_E_MEMORY_LIMIT, "no %s", "state");
+    return *state != NULL;
+}
+
+static void call_some(void *state, const tide_task *task, tide_answer *answer)
+{
+    (void)state, (void)task;
+    tide_writer *writer = tide_writer_new();
+    tide_write_map(writer);
+    tide_write_text(writer, "list");
+    tide_write_array(writer);
+    for (int i = 0; i < 20; i++)
+        tide_write_text(writer, "0123456789");
+    tide_write_end(writer), tide_write_end(writer);
+    answer->payload = tide_writer_finish(writer, &answer->error);
+}
+
+static void fail_some(void *state, const tide_task *task, tide_answer *answer)
+{
+    (void)state, (void)task;
+    answer->error = tide_error_new(TIDE_E_PROCESSOR_FAILED, "it does");
+}
+
+/* What fails has an error, which says so; frees it. */
+static bool there_is(const void *object, tide_error *error)
+{
+    CHECK((object == NULL) == (error != NULL));
+    CHECK(!error || tide_error_code(error) != TIDE_OK);
+    CHECK(!error || tide_error_text(error)[0]);
+    tide_error_free(error);
+    return object != NULL;
+}
+
+static tide_dag *add_some(tide_engine *engine)
+{
+    const tide_processor works = {sizeof works, open_some, call_some, free, NULL, NULL};
+    const tide_processor fails = {.size = sizeof fails, .call = fail_some};
+    tide_builder *builder = tide_builder_new("some");
+    tide_error *error = NULL;
+    tide_builder_failure_strategy(builder, TIDE_CONTINUE_ON_ERROR);
+    tide_builder_limit(builder, "db", 1);
+    tide_builder_transform(builder, "works", &works);
+    tide_builder_uses(builder, "db");
+    tide_builder_options(builder, tide_integer(1));
+    tide_builder_transform(builder, "fails", &fails);
+    tide_builder_depends_on(builder, "works");
+    tide_builder_transform(builder, "after", &works);
+    tide_builder_depends_on(builder, "fails");
+    tide_dag *dag = tide_engine_add(engine, builder, &error);
+    tide_builder_free(builder);
+    return there_is(dag, error) ? dag : NULL;
+}
+
+static bool look_at(const tide_result *result)
+{
+    tide_error *error = tide_result_error(result);
+    bool whole = tide_error_code(error) == TIDE_E_PROCESSOR_FAILED;
+    tide_error_free(error);
+    for (size_t i = 0; i < tide_result_count(result); i++) {
+        error = tide_outcome_error(tide_result_at(result, i));
+        whole = whole && tide_error_code(error) != TIDE_E_MEMORY_LIMIT;
+        tide_error_free(error);
+    }
+    return whole && tide_value_view(tide_result_payload(result));
+}
+
+static bool run_some(tide_dag *dag)
+{
+    tide_error *error = NULL;
+    tide_result *result = tide_dag_run(dag, tide_text("x"), NULL, &error);
+    bool whole = there_is(result, error) && look_at(result);
+    tide_result_release(result);
+    error = NULL;
+    tide_stream *stream = tide_stream_open(dag, 2, 0, &error);
+    if (!there_is(stream, error))
+        return false;
+    error = NULL;
+    bool pushed = tide_stream_push(stream, tide_integer(1), NULL, &error);
+    whole = there_is(pushed ? stream : NULL, error) && whole;
+    result = tide_stream_next(stream, -1, NULL);
+    CHECK((result != NULL) == pushed);
+    tide_result_release(result);
+    tide_stream_close(stream);
+    return whole;
+}
+
+static bool be_a_host(void)
+{
+    const tide_processor named = {.size = sizeof named, .call = call_some};
+    tide_options options = TIDE_OPTIONS;
+    tide_error *error = NULL;
+    options.workers = 1;
+    tide_engine *engine = tide_engine_open(&options, &error);
+    if (!there_is(engine, error))
+        return false;
+    error = NULL;
+    bool whole = tide_engine_register(engine, "named", &named, &error);
+    there_is(whole ? engine : NULL, error);
+    tide_dag *dag = add_some(engine);
+    whole = dag && run_some(dag) && whole;
+    tide_dag_release(dag);
+    tide_engine_release(engine);
+    return whole;
+}
+
+static void a_host_does_all_or_is_told(void)
+{
+    starve(be_a_host);
+}
+
 int main(void)
 {
     check_threads(4, do_nothing, NULL); /* libc keeps what belongs to their stacks */
@@ -399,5 +515,6 @@ int main(void)
     RUN(an_engine_opens_or_does_not);
     RUN(a_run_completes_or_never_starts);
     RUN(later_runs_allocate_nothing);
+    RUN(a_host_does_all_or_is_told);
     return check_report();
 }

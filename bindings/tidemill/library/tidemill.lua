@@ -52,19 +52,22 @@
 ---@field when? fun(err: tidemill.Error): boolean? false or nil: another attempt is pointless
 
 ---@class tidemill.TransformFields: tidemill.ProcessorFields
----@field run tidemill.TransformCallback
+---@field run tidemill.TransformCallback | tidemill.Native
 
 ---@class tidemill.AnalyzeFields: tidemill.ProcessorFields
----@field run tidemill.AnalyzeCallback
+---@field run tidemill.AnalyzeCallback | tidemill.Native
+
+---A processor in C, by the name that the host registered it under.
+---@class tidemill.Native
 
 ---A declared processor, for `tidemill.dag`.
 ---@class tidemill.Processor
 
 ---@class tidemill.PendingTransform: tidemill.Processor
----@overload fun(body: tidemill.TransformFields | tidemill.TransformCallback): tidemill.Processor
+---@overload fun(body: tidemill.TransformFields | tidemill.TransformCallback | tidemill.Native): tidemill.Processor
 
 ---@class tidemill.PendingAnalyze: tidemill.Processor
----@overload fun(body: tidemill.AnalyzeFields | tidemill.AnalyzeCallback): tidemill.Processor
+---@overload fun(body: tidemill.AnalyzeFields | tidemill.AnalyzeCallback | tidemill.Native): tidemill.Processor
 
 ---A declared DAG, for `engine:dag` or as what a script returns.
 ---@class tidemill.Declaration
@@ -300,17 +303,23 @@ local tidemill = {}
 ---A processor whose return value is the next payload: `transform("id", fn)`, `transform("id", { run = fn, ... })` or
 ---`transform "id" { run = fn, ... }`.
 ---@param id string
----@param body tidemill.TransformFields | tidemill.TransformCallback
+---@param body tidemill.TransformFields | tidemill.TransformCallback | tidemill.Native
 ---@return tidemill.Processor
 ---@overload fun(id: string): tidemill.PendingTransform
 function tidemill.transform(id, body) end
 
 ---A processor that contributes metadata and cannot change the payload; declared as `transform` is.
 ---@param id string
----@param body tidemill.AnalyzeFields | tidemill.AnalyzeCallback
+---@param body tidemill.AnalyzeFields | tidemill.AnalyzeCallback | tidemill.Native
 ---@return tidemill.Processor
 ---@overload fun(id: string): tidemill.PendingAnalyze
 function tidemill.analyze(id, body) end
+
+---A processor in C that the host has registered under this name, in place of a function: `run = tm.native "resize"`.
+---It takes no `when`, `setup` or `retry.when`. Raises if the name is no string.
+---@param name string
+---@return tidemill.Native
+function tidemill.native(name) end
 
 ---A DAG: options by name, processors in the array part. Never fails on content: see `engine:load` and `engine:dag`.
 ---@param fields tidemill.DagFields
