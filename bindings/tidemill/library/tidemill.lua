@@ -215,7 +215,7 @@ function Stream:close() end
 ---@param options? tidemill.StreamOptions
 ---@return tidemill.Stream? stream
 ---@return tidemill.Error? err
----@overload fun(self, options?: tidemill.StreamOptions): tidemill.Stream?, tidemill.Error?
+---@overload fun(self, options: tidemill.StreamOptions): tidemill.Stream?, tidemill.Error?
 function Dag:stream(source, options) end
 
 ---Runs every payload of a list.
