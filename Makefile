@@ -15,7 +15,7 @@ flags_release := -DCMAKE_BUILD_TYPE=Release
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: build deps run test check asan tsan lint format bench rock clean help
+.PHONY: build deps run test check asan tsan lint format bench bench-quick bench-count rock clean help
 
 build: ## build the module into build/$VARIANT (default 5.4)
 	@tools/deps.sh --check
@@ -50,6 +50,15 @@ format: ## rewrite the C sources in the project's style
 bench: build-release-5.4 build-release-luajit ## what a processor costs, against the bare call
 	@$(MAKE) bench-5.4 bench-luajit
 
+bench-quick: bench-program-5.4 ## the same in short; WORKLOADS="chain stream" SECONDS=20 BASE=saved.json
+	@tools/with release-5.4 build/release-5.4/bench/bench bench/quick.lua $(WORKLOADS)
+
+bench-count: bench-program-5.4 ## instructions per processor, as callgrind counts them; WORKLOADS
+	@rm -f build/bench/callgrind.out*
+	@tools/with release-5.4 valgrind --tool=callgrind --quiet --instr-atstart=no \
+	  --callgrind-out-file=build/bench/callgrind.out \
+	  build/release-5.4/bench/bench bench/count.lua $(WORKLOADS)
+
 rock: ## install the rock offline for every Lua, and run its command elsewhere
 	@tools/rock.sh
 
@@ -75,9 +84,11 @@ spec-%: build-%
 	tools/with $* lua -v
 	timeout --foreground -k 10 900 tools/with $* busted
 
-bench-%: build-release-%
+bench-program-%: build-release-%
 	@cmake --build build/release-$* --target bench -- --quiet
-	tools/with release-$* build/release-$*/bench/bench bench/bench.lua
+	@mkdir -p build/bench
+
+bench-%: bench-program-%
 	tools/with release-$* build/release-$*/bench/bench bench/stop.lua
 
 check-%:

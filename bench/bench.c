@@ -1,71 +1,101 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs a Lua script that has, besides the usual, the table `bench`: a clock and the floor. The
- * floor is what calling the callbacks costs without any engine: one thread and one Lua state that
- * for each call pushes 32 bytes, calls under lua_pcall, reads the answer and copies it into a
- * buffer from malloc. */
+/* Runs a Lua script that has, besides the usual, the table `bench`:
+ *
+ *   now()                seconds, of a clock that only goes forward
+ *   others()             seconds of processor time that threads other than this one have used
+ *   allocated()          bytes that malloc has handed out, with its own headers
+ *   floor(...), processes(...)  see bench.h
+ *   counting()           whether instructions can be counted: under callgrind
+ *   count(name, f)       counts what f() executes, and has callgrind write it to a file of its own
+ */
+#include "bench/bench.h"
+
 #include <lauxlib.h>
-#include <lua.h>
 #include <lualib.h>
 
+#include <malloc.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
-static double now(void)
+#if __has_include(<valgrind/callgrind.h>)
+#include <valgrind/callgrind.h>
+#else
+#define RUNNING_ON_VALGRIND 0
+#define CALLGRIND_START_INSTRUMENTATION
+#define CALLGRIND_STOP_INSTRUMENTATION
+#define CALLGRIND_ZERO_STATS
+#define CALLGRIND_DUMP_STATS_AT(name) (void)(name)
+#endif
+
+static double read_clock(clockid_t clock)
 {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(clock, &time);
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 static int bench_now(lua_State *L)
 {
-    lua_pushnumber(L, now());
+    lua_pushnumber(L, read_clock(CLOCK_MONOTONIC));
     return 1;
 }
 
-/* floor(source, calls) -> seconds per call of the function that the source returns */
-static int bench_floor(lua_State *L)
+static int bench_others(lua_State *L)
 {
-    const char *source = luaL_checkstring(L, 1);
-    long calls = (long)luaL_checkinteger(L, 2);
-    static const char payload[32] = "0123456789abcdef0123456789abcdef";
-    lua_State *state = luaL_newstate();
-    luaL_openlibs(state);
-    if (luaL_loadstring(state, source) || lua_pcall(state, 0, 1, 0))
-        return luaL_error(L, "%s", lua_tostring(state, -1));
-    double began = now();
-    for (long i = 0; i < calls; i++) {
-        size_t size;
-        lua_pushvalue(state, 1);
-        lua_pushlstring(state, payload, sizeof payload);
-        if (lua_pcall(state, 1, 1, 0))
-            return luaL_error(L, "%s", lua_tostring(state, -1));
-        const char *answer = lua_tolstring(state, -1, &size);
-        char *copy = malloc(size);
-        memcpy(copy, answer, size);
-        __asm__ __volatile__("" : : "r"(copy) : "memory"); /* the copy is wanted */
-        free(copy);
-        lua_pop(state, 1);
-    }
-    double took = now() - began;
-    lua_close(state);
-    lua_pushnumber(L, took / (double)calls);
+    lua_pushnumber(L, read_clock(CLOCK_PROCESS_CPUTIME_ID) - read_clock(CLOCK_THREAD_CPUTIME_ID));
     return 1;
 }
 
-int main(int count, char **arguments)
+static int bench_allocated(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"now", bench_now}, {"floor", bench_floor}, {NULL, NULL}};
-    lua_State *L = luaL_newstate();
-    luaL_openlibs(L);
+    struct mallinfo2 info = mallinfo2();
+    lua_pushnumber(L, (lua_Number)(info.uordblks + info.hblkhd));
+    return 1;
+}
+
+static int bench_counting(lua_State *L)
+{
+    lua_pushboolean(L, RUNNING_ON_VALGRIND != 0);
+    return 1;
+}
+
+static int bench_count(lua_State *L)
+{
+    const char *name = luaL_checkstring(L, 1);
+    lua_settop(L, 2);
+    CALLGRIND_START_INSTRUMENTATION;
+    CALLGRIND_ZERO_STATS;
+    lua_call(L, 0, 0);
+    CALLGRIND_DUMP_STATS_AT(name);
+    CALLGRIND_STOP_INSTRUMENTATION;
+    return 0;
+}
+
+static void open_bench(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"now", bench_now},
+        {"others", bench_others},
+        {"allocated", bench_allocated},
+        {"floor", bench_floor},
+        {"processes", bench_processes},
+        {"counting", bench_counting},
+        {"count", bench_count},
+        {NULL, NULL},
+    };
     lua_newtable(L);
     for (const luaL_Reg *function = functions; function->name; function++) {
         lua_pushcfunction(L, function->func);
         lua_setfield(L, -2, function->name);
     }
     lua_setglobal(L, "bench");
+}
+
+int main(int count, char **arguments)
+{
+    lua_State *L = luaL_newstate();
+    luaL_openlibs(L);
+    open_bench(L);
     int status = count < 2 || luaL_loadfile(L, arguments[1]);
     for (int i = 2; i < count && !status; i++)
         lua_pushstring(L, arguments[i]);

@@ -1,66 +1,65 @@
 -- SPDX-License-Identifier: MIT
--- The graphs that are measured: each function returns a list of processors of one callback.
-local tm = require "tidemill"
-
+-- The graphs that are measured, as shapes: a list that has, for each processor, the list of the
+-- processors it depends on, by position; those come earlier.
 local M = {}
 
-local function node(list, id, depends_on, run)
-  list[#list + 1] = tm.transform(id, { depends_on = depends_on, run = run })
-  return id
-end
-
 -- One after another.
-function M.chain(run, length)
-  local list, last = {}, nil
-  for i = 1, length or 1000 do last = node(list, "c" .. i, last, run) end
-  return list
+function M.chain(length)
+  local shape = {}
+  for i = 1, length or 1000 do shape[i] = { i > 1 and i - 1 or nil } end
+  return shape
 end
 
 -- One, then many side by side, then one.
-function M.fanout(run, width)
-  local list, middle = {}, {}
-  node(list, "first", nil, run)
-  for i = 1, width or 1000 do middle[i] = node(list, "m" .. i, "first", run) end
-  node(list, "last", middle, run)
-  return list
+function M.fanout(width)
+  local shape, middle = { {} }, {}
+  for i = 1, width or 1000 do
+    middle[i] = i + 1
+    shape[i + 1] = { 1 }
+  end
+  shape[#shape + 1] = middle
+  return shape
 end
 
 -- Diamonds on top of each other.
-function M.ladder(run, diamonds)
-  local list, last = {}, nil
-  for i = 1, diamonds or 250 do
-    local top = node(list, "t" .. i, last, run)
-    local left, right = node(list, "l" .. i, top, run), node(list, "r" .. i, top, run)
-    last = node(list, "b" .. i, { left, right }, run)
+function M.ladder(diamonds)
+  local shape = {}
+  for _ = 1, diamonds or 250 do
+    local n = #shape
+    shape[n + 1] = { n > 0 and n or nil }
+    shape[n + 2] = { n + 1 }
+    shape[n + 3] = { n + 1 }
+    shape[n + 4] = { n + 2, n + 3 }
   end
-  return list
+  return shape
 end
 
-function M.diamond(run)
-  return M.ladder(run, 1)
+function M.diamond()
+  return M.ladder(1)
 end
 
 -- 100 layers of 100; each depends on three of the layer before.
-function M.layered(run)
-  local list, seed = {}, 1
+function M.layered(layers, width)
+  local shape, seed = {}, 1
+  layers, width = layers or 100, width or 100
   local function random(n)
     seed = (seed * 16807) % 2147483647
     return seed % n + 1
   end
-  for layer = 1, 100 do
-    for i = 1, 100 do
+  for layer = 1, layers do
+    for i = 1, width do
       local depends_on, taken = {}, {}
       while layer > 1 and #depends_on < 3 do
-        local pick = random(100)
+        local pick = (layer - 2) * width + random(width)
         if not taken[pick] then
           taken[pick] = true
-          depends_on[#depends_on + 1] = ("n%d.%d"):format(layer - 1, pick)
+          depends_on[#depends_on + 1] = pick
         end
       end
-      node(list, ("n%d.%d"):format(layer, i), depends_on, run)
+      shape[(layer - 1) * width + i] = depends_on
     end
   end
-  return list
+  return shape
 end
 
 return M
