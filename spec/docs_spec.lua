@@ -5,6 +5,7 @@
 --
 --   <!-- given: CODE -->             stands before the block, on its first line
 --   <!-- file: NAME -->              the block is a file of that name for the programs and commands that follow
+--   <!-- needs: MODULE -->           the program is run where this module can be required
 --   <!-- run: ARGUMENTS → VALUE -->  running it with these arguments yields this payload; may be repeated
 --   <!-- fails: ARGUMENTS → TEXT --> the error of that run has this text
 --   <!-- check: EXPRESSION -->       is true of payload, result and err of the run above
@@ -14,9 +15,10 @@ local render = require "spec.support.render"
 local tm = require "tidemill"
 local util = require "spec.support.util"
 
-local PAGES = { "README.md", "docs/scripting.md" }
+local PAGES = { "README.md", "docs/scripting.md", "docs/streaming.md", "docs/event_loops.md" }
 local WITH_LINKS = {
-  "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/scripting.md", "docs/flow.md", "docs/threads.md",
+  "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/scripting.md", "docs/streaming.md",
+  "docs/event_loops.md", "docs/flow.md", "docs/threads.md",
   "docs/adr/README.md", "engine/README.md", "bindings/README.md", "bin/README.md", "scripts/README.md",
   "spec/README.md", "bench/README.md",
 }
@@ -189,6 +191,8 @@ for _, page in ipairs(PAGES) do
         end)
       elseif block.kind == "lua" then
         it(("runs the program at line %d"):format(block.line), function()
+          local needed = argument_of(block, "needs")
+          if needed and not pcall(require, needed) then return pending(needed .. " is not there for this Lua") end
           check_program(block, files)
         end)
       elseif block.kind == "console" and argument_of(block, "run") == "as shown" then
