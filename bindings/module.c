@@ -27,12 +27,12 @@ static void stay_loaded(void)
 static int next_settled(lua_State *L)
 {
     ti_host_engine *self = luaL_checkudata(L, 1, TI_ENGINE_TYPE);
-    ti_host_run *result = ti_host_new_run(L, TI_RESULT_TYPE);
+    ti_host_result *result = ti_host_new_result(L);
     ti_run *run = self->engine ? ti_engine_next_settled(self->engine) : NULL;
     if (!run)
         return 0;
-    result->run = run;
-    int results = ti_host_finish(L, self, run);
+    ti_host_set_run(result, run);
+    int results = ti_host_finish(L, self, result);
     lua_pushlightuserdata(L, run);
     lua_insert(L, -results - 1);
     return results + 1;
@@ -107,9 +107,12 @@ static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automa
     };
 }
 
-/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared) -> engine |
- * nil, error; preempt is "signal", "hook", "none", or "auto"; compiles: this Lua compiles loops;
- * shared: its threads are borrowed from libuv's pool */
+static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
+
+/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared, sandbox,
+ * memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal", "hook", "none", or
+ * "auto"; compiles: this Lua compiles loops; shared: its threads are borrowed from libuv's pool; a
+ * limit of 0 is none */
 static int engine_open(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 2), *cpath = luaL_checkstring(L, 3);
@@ -129,6 +132,9 @@ static int engine_open(lua_State *L)
     self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
+    self->config->sandbox = profiles[luaL_checkoption(L, 8, NULL, profiles)];
+    self->config->memory_limit = (size_t)luaL_checknumber(L, 9);
+    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 10);
     self->engine = ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1,
                                   &call->error);
     return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);
@@ -154,6 +160,7 @@ static int engine_free(lua_State *L)
         ti_run_release(run);
     ti_engine_release(self->engine);
     ti_state_config_free(self->config);
+    ti_host_clear_inputs(self);
     ti_builder_trim(&self->scratch, true);
     self->engine = NULL;
     self->config = NULL;
@@ -553,6 +560,15 @@ static int metatable(lua_State *L)
     return 1;
 }
 
+/* In a worker's state: from here on what is being loaded may take only so many instructions. */
+static int meter(lua_State *L)
+{
+    ti_state *state = ti_state_of(L);
+    if (state)
+        ti_stop_meter(L, state);
+    return 0;
+}
+
 static int default_workers(lua_State *L)
 {
     lua_pushinteger(L, (lua_Integer)ti_engine_default_workers());
@@ -617,6 +633,7 @@ int luaopen_tidemill_core(lua_State *L)
         {"metatable", metatable},
         {"nearest", nearest},
         {"why_not", why_not},
+        {"meter", meter},
         {"default_workers", default_workers},
         {NULL, NULL},
     };
