@@ -125,6 +125,7 @@ if has_uv then
       wakes = wakes + 1
       engine:step()
     end)
+    uv.update_time() -- or the timer counts from when the loop ran last
     timer:start(math.ceil(seconds * 1000), 0, function() poll:stop() end)
     uv.run()
     poll:close()
