@@ -1027,18 +1027,19 @@ describe("The memory of a stream", function()
         closed = closed + 1
       end
     end
-    for round = 1, 300 do
-      local source = source_of(60)
+    local pause, multiplier = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000)
+    for round = 1, 1000 do
+      local source = source_of(30)
       stream = dag:stream(function()
         local n = source()
-        if n and n % 20 == round % 20 then bomb(finalizer) end
-        return n and (n % 3 == 0 and { print } or n)
+        if n == round % 30 then bomb(finalizer) end
+        return n and (n % 3 ~= 0 and { print } or n)
       end, { max_in_flight = 8 })
-      for _ in stream do
-        if round % 10 == 0 then collectgarbage "step" end
-      end
+      for _ in stream do end -- luacheck: ignore 542
       stream = nil
     end
+    collectgarbage("setpause", pause)
+    collectgarbage("setstepmul", multiplier)
     collect()
     assert.is_true(closed > 0)
   end)
