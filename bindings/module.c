@@ -23,16 +23,20 @@ static void stay_loaded(void)
 #endif
 }
 
-/* next_settled(engine) -> the dag:start handle of a run that has settled, or nil */
+/* next_settled(engine) -> the dag:start handle of a run that has settled, and what dag:run would
+ * have returned for it; or nil */
 static int next_settled(lua_State *L)
 {
     ti_host_engine *self = luaL_checkudata(L, 1, TI_ENGINE_TYPE);
+    ti_host_result *result = ti_host_new_result(L);
     ti_run *run = self->engine ? ti_engine_next_settled(self->engine) : NULL;
     if (!run)
         return 0;
-    ti_run_release(run); /* the handle, which is kept until then, has it too */
+    ti_host_set_run(result, run);
+    int results = ti_host_finish(L, self, result);
     lua_pushlightuserdata(L, run);
-    return 1;
+    lua_insert(L, -results - 1);
+    return results + 1;
 }
 
 static ti_host_engine *check_engine(lua_State *L)

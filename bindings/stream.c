@@ -10,8 +10,9 @@
 enum { SOURCE = 1, RAISED, REFUSED, DAG, INPUTS = DAG };
 
 typedef struct ti_host_stream {
-    ti_stream *stream; /* NULL: it was closed */
-    ti_host_dag *dag;  /* kept alive by the fields */
+    ti_stream *stream;      /* NULL: it was closed */
+    ti_program *program;    /* the stream has a reference */
+    ti_host_engine *engine; /* kept alive by the fields, through the dag */
     ti_run_options options;
     ti_run *next;       /* on its way into the stream */
     ti_value *input;    /* on its way into a run */
@@ -21,6 +22,8 @@ typedef struct ti_host_stream {
     uint32_t refusals; /* how many of those in flight are in REFUSED */
     bool ended;        /* nothing is pulled any more */
     bool raised;       /* the source raised what is in RAISED, which is to come out at the end */
+    bool pulls;        /* it has a source */
+    bool pulling;      /* which is being called */
 } ti_host_stream;
 
 static ti_host_stream *check_stream(lua_State *L)
@@ -52,58 +55,60 @@ static int stream_close(lua_State *L)
     return 0;
 }
 
-/* Notes why the value at the top of the stack can't be an input: its place in the stream is an
- * error. */
-static void refuse(lua_State *L, ti_host_stream *self, uint32_t slot, const ti_conversion *why)
+/* Its place in the stream is the error on top of the stack, which is popped. */
+static void refuse(lua_State *L, ti_host_stream *self, uint32_t slot)
 {
-    ti_run_refuse(self->next);
-    ti_host_fail(L, why->code, "%s", why->message);
     lua_rawgeti(L, 2, REFUSED);
-    if (lua_isnil(L, -1)) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_pushvalue(L, -1);
-        lua_rawseti(L, 2, REFUSED);
-    }
     lua_insert(L, -2);
     lua_rawseti(L, -2, (int)slot);
-    lua_pop(L, 2);
+    lua_pop(L, 1);
     self->refusals++;
 }
 
-/* Pushes the value on top of the stack, which is popped; there is room. The fields are at 2.
- * `refusing`: a value that can't travel takes its place all the same. False: nil and an error are
- * on top instead. */
+/* The run of self->input, or of nothing if that is none; NULL: no memory. */
+static ti_run *make_run(ti_host_stream *self)
+{
+    bool refused = !self->input;
+    ti_value *input = refused ? ti_value_nil() : self->input;
+    self->input = NULL;
+    self->next = ti_run_new(self->program, input, ti_value_retain(self->metadata), &self->options);
+    if (self->next && refused)
+        ti_run_refuse(self->next);
+    return self->next;
+}
+
+/* Pushes the value on top of the stack. The fields are at 2. `refusing`: a value that can't travel
+ * takes its place all the same. False: nil and an error are on top. */
 static bool push_top(lua_State *L, ti_host_stream *self, bool refusing)
 {
     ti_conversion conversion;
-    uint32_t slot = self->free[self->frees - 1];
+    int value = lua_gettop(L);
     clear_next(self);
-    ti_convert_begin(&conversion, &self->dag->engine->scratch, "payload");
-    self->input = ti_convert_to(L, -1, &conversion);
+    ti_convert_begin(&conversion, &self->engine->scratch, "payload");
+    self->input = ti_convert_to(L, value, &conversion);
     bool refused = !self->input;
-    if (refused && !refusing) {
-        ti_host_fail(L, conversion.code, "%s", conversion.message);
-        return false;
+    size_t bytes = refused ? 0 : self->input->bytes;
+    if (refused) {
+        ti_host_fail(L, conversion.code, "%s", conversion.message); /* may run finalizers ... */
+        if (!refusing)
+            return false;
     }
-    if (refused)
-        self->input = ti_value_nil();
-    size_t bytes = self->input->bytes;
-    self->next = ti_run_new(self->dag->program, self->input, ti_value_retain(self->metadata),
-                            &self->options);
-    self->input = NULL;
-    if (!self->next)
+    if (!self->stream || !self->frees) /* ... that use the stream */
+        return ti_host_fail(L, TI_E_CLOSED, "the stream is closed"), false;
+    if (!make_run(self))
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for a run"), false;
-    if (refused)
-        refuse(L, self, slot, &conversion);
+    uint32_t slot = self->free[self->frees - 1];
     self->next->tag = slot;
-    lua_rawseti(L, 2, (int)(INPUTS + slot));
     ti_code code = ti_stream_push(self->stream, self->next);
     if (code)
         return ti_host_fail(L, code, "%s", ti_code_text(code)), false;
     self->next = NULL;
     self->frees--;
-    ti_host_tell_collector(L, self->dag->engine, bytes);
+    if (refused)
+        refuse(L, self, slot);
+    lua_pushvalue(L, value);
+    lua_rawseti(L, 2, (int)(INPUTS + slot));
+    ti_host_tell_collector(L, self->engine, bytes);
     return true;
 }
 
@@ -118,17 +123,18 @@ static void raise_later(lua_State *L, ti_host_stream *self)
 /* Pulls the source while there is room. */
 static void fill(lua_State *L, ti_host_stream *self)
 {
-    while (!self->ended && self->frees > 0) {
+    while (self->stream && !self->ended && self->frees > 0) {
         lua_rawgeti(L, 2, SOURCE);
-        if (lua_pcall(L, 0, 1, 0)) {
+        self->pulling = true;
+        int raised = lua_pcall(L, 0, 1, 0);
+        self->pulling = false;
+        if (raised)
             raise_later(L, self);
-        } else if (!self->stream || lua_isnil(L, -1)) { /* a source may close its stream */
+        else if (!self->stream || lua_isnil(L, -1)) /* a source may close its stream */
             self->ended = true;
-            lua_pop(L, 1);
-        } else if (!push_top(L, self, true)) {
+        else if (!push_top(L, self, true) && self->stream)
             raise_later(L, self);
-            lua_pop(L, 2);
-        }
+        lua_settop(L, 2);
     }
 }
 
@@ -177,17 +183,21 @@ static int take(lua_State *L, ti_host_stream *self, uint64_t nanoseconds)
     lua_rawseti(L, 2, (int)(INPUTS + slot));
     if (is_refused(L, self, slot))
         return 1 + give_refusal(L, self, slot);
-    return 1 + ti_host_finish(L, self->dag->engine, result);
+    int results = ti_host_finish(L, self->engine, result);
+    lua_pushvalue(L, 3);
+    lua_insert(L, -results - 1);
+    return results + 1;
 }
 
 /* The iterator of a generic for. */
 static int stream_call(lua_State *L)
 {
     ti_host_stream *self = check_stream(L);
+    if (self->pulling)
+        return luaL_error(L, "the source of a stream cannot take from that stream");
     lua_settop(L, 1);
     tl_get_fields(L, 1);
-    if (self->stream)
-        fill(L, self);
+    fill(L, self);
     int results = take(L, self, UINT64_MAX);
     if (results || !self->raised)
         return results;
@@ -200,7 +210,9 @@ static int stream_call(lua_State *L)
 static int stream_push(lua_State *L)
 {
     ti_host_stream *self = check_stream(L);
-    luaL_checkany(L, 2);
+    if (self->pulls)
+        return luaL_error(L, "a stream that has a source cannot be pushed into");
+    luaL_argcheck(L, !lua_isnoneornil(L, 2), 2, "a payload expected, got nil, which ends a loop");
     lua_settop(L, 2);
     tl_get_fields(L, 1);
     lua_insert(L, 2);
@@ -261,6 +273,8 @@ static int stream_tostring(lua_State *L)
 static void keep_fields(lua_State *L)
 {
     lua_createtable(L, 16, 0);
+    lua_newtable(L);
+    lua_rawseti(L, 7, REFUSED);
     lua_pushvalue(L, 5);
     lua_rawseti(L, 7, SOURCE);
     lua_pushvalue(L, 1);
@@ -279,8 +293,14 @@ int ti_host_new_stream(lua_State *L)
         .background = !pulls,
     };
     ti_host_stream *self = tl_new_userdata(L, sizeof *self);
-    *self =
-        (ti_host_stream){.dag = dag, .most = options.most, .frees = options.most, .ended = !pulls};
+    *self = (ti_host_stream){
+        .program = dag->program,
+        .engine = dag->engine,
+        .most = options.most,
+        .frees = options.most,
+        .ended = !pulls,
+        .pulls = pulls,
+    };
     luaL_getmetatable(L, TI_STREAM_TYPE);
     lua_setmetatable(L, -2);
     keep_fields(L);

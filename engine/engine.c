@@ -465,6 +465,7 @@ void ti_engine_refuse(ti_engine *engine, ti_run *run)
     for (uint32_t i = 0; i < run->plan->count; i++)
         run->nodes[i].status = TI_CANCELLED;
     run->verdict = TI_STOP_CANCELLED;
+    run->began = run->ended = 0;
     if (run->signals)
         ti_add_sc(&engine->pending, 1);
     set_settled(engine, run);

@@ -5,6 +5,7 @@
 --
 --   <!-- given: CODE -->             stands before the block, on its first line
 --   <!-- file: NAME -->              the block is a file of that name for the programs and commands that follow
+--   <!-- needs: MODULE -->           the program is run by itself, where this module can be required
 --   <!-- run: ARGUMENTS → VALUE -->  running it with these arguments yields this payload; may be repeated
 --   <!-- fails: ARGUMENTS → TEXT --> the error of that run has this text
 --   <!-- check: EXPRESSION -->       is true of payload, result and err of the run above
@@ -14,11 +15,12 @@ local render = require "spec.support.render"
 local tm = require "tidemill"
 local util = require "spec.support.util"
 
-local PAGES = { "README.md", "docs/scripting.md" }
+local PAGES = { "README.md", "docs/scripting.md", "docs/streaming.md", "docs/event_loops.md" }
 local WITH_LINKS = {
-  "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/scripting.md", "docs/embedding.md",
-  "docs/flow.md", "docs/threads.md", "docs/trust.md", "docs/adr/README.md", "engine/README.md", "bindings/README.md",
-  "bin/README.md", "scripts/README.md", "spec/README.md", "bench/README.md",
+  "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/scripting.md", "docs/streaming.md",
+  "docs/event_loops.md", "docs/embedding.md", "docs/flow.md", "docs/threads.md", "docs/trust.md",
+  "docs/adr/README.md", "engine/README.md", "bindings/README.md", "bin/README.md", "scripts/README.md",
+  "spec/README.md", "bench/README.md",
 }
 local DEFINITIONS = "bindings/tidemill/library/tidemill.lua"
 
@@ -132,6 +134,18 @@ local function check_program(block, files)
   collectgarbage()
 end
 
+-- For modules such as luv, which can't be loaded twice into one state, as it would be by several specs. False: there is
+-- no such module.
+local function check_in_process(block, module)
+  local head = ("if not pcall(require, %q) then io.write 'absent' os.exit() end "):format(module)
+  local path = util.write(util.path ".lua", head .. source_of(block))
+  local finished = process.lua { path }
+  if finished.stdout == "absent" then return false end
+  assert.equal("", finished.stderr)
+  assert.equal(block.output or "", finished.stdout)
+  return true
+end
+
 -- Times and workers differ from run to run, and the columns with them.
 local function steady(text)
   return (text:gsub("[^\n]+", function(line)
@@ -189,7 +203,9 @@ for _, page in ipairs(PAGES) do
         end)
       elseif block.kind == "lua" then
         it(("runs the program at line %d"):format(block.line), function()
-          check_program(block, files)
+          local needed = argument_of(block, "needs")
+          if not needed then return check_program(block, files) end
+          if not check_in_process(block, needed) then pending(needed .. " is not there for this Lua") end
         end)
       elseif block.kind == "console" and argument_of(block, "run") == "as shown" then
         it(("prints what is at line %d"):format(block.line), function()

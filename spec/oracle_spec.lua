@@ -15,19 +15,6 @@ local TIMES = ONLY and 100 or 4
 local STRATEGIES = { "fail_fast", "continue_on_error", "best_effort" }
 local EXECUTORS = { "reactive", "work_queue", "level" }
 
-local function declare(description)
-  local declaration = { failure_strategy = description.failure_strategy }
-  for index, processor in ipairs(description.processors) do
-    declaration[index] = tm[processor.intent](processor.id, {
-      depends_on = processor.depends_on,
-      payload_from = processor.payload_from,
-      run = processor.run,
-      when = processor.when,
-    })
-  end
-  return tm.dag(declaration)
-end
-
 -- Differences between what was expected and what came.
 local Differences = {}
 Differences.__index = Differences
@@ -161,7 +148,7 @@ describe("Any DAG", function()
   end)
 
   local function check(engine, description, expected, texts)
-    local dag, why = engine:dag(declare(description))
+    local dag, why = engine:dag(random_dag.declare(description))
     if not dag then error(report(description, engine.workers, "none", { tostring(why) }), 0) end
     for time = 1, TIMES do -- by each executor at least once
       local executor = EXECUTORS[1 + (description.seed + time) % #EXECUTORS]
@@ -186,7 +173,7 @@ describe("Any DAG", function()
     local engine = tm.engine { workers = 1 }
     for seed = FIRST, math.min(LAST, FIRST + 50) do
       local description = random_dag.new(seed)
-      local dag = assert(engine:dag(declare(description)))
+      local dag = assert(engine:dag(random_dag.declare(description)))
       local ranks = {}
       for _, processor in ipairs(dag.processors) do ranks[processor.id] = processor.rank end
       assert.same(oracle.ranks(description), ranks)

@@ -303,38 +303,52 @@ function Dag:start(payload, options, callback)
   if not run or callback == nil then return run, not run and handle or nil end
   local fields = core.fields(core.fields(self).engine)
   fields.pending = fields.pending or {}
-  fields.pending[handle] = { run = run, callback = callback }
+  fields.pending[handle] = callback
   return run
 end
 
 local MOST_IN_FLIGHT = 2 ^ 20
 
--- What is wrong with an option of a stream, or nil.
-local function stream_problem(key, value)
-  if key == "ordered" then
-    return type(value) ~= "boolean" and ("must be true or false, but it is a %s"):format(type(value)) or nil
-  elseif type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > MOST_IN_FLIGHT then
-    return ("must be a whole number from 1 to %d, but it is %s"):format(MOST_IN_FLIGHT, tostring(value))
-  end
-end
+local stream_checks = {
+  max_in_flight = function(value)
+    if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > MOST_IN_FLIGHT then
+      return ("must be a whole number from 1 to %d"):format(MOST_IN_FLIGHT)
+    end
+  end,
+  ordered = function(value)
+    if type(value) ~= "boolean" then return "must be true or false" end
+  end,
+}
+local stream_option_names = { "max_in_flight", "metadata", "ordered", "profile", "strategy", "timeout" }
+local is_run_option = { metadata = true, profile = true, strategy = true, timeout = true }
 
--- Takes the options of a stream apart: those of the stream, and a table of those of its runs.
-local function split_options(dag, options, level)
+-- Takes the options of a stream apart: those of the stream, and a table of those of its runs. Misuse is raised at the
+-- line that called the caller's caller.
+local function split_options(dag, options, method)
   local own, rest = { max_in_flight = 4 * core.fields(dag).engine.workers, ordered = true }, {}
+  if options ~= nil and type(options) ~= "table" then
+    misuse("the options of dag:%s must be a table, but they are a %s", method, type(options))
+  end
   for key, value in pairs(options or {}) do
-    if own[key] == nil then
-      rest[key] = value
-    else
-      local problem = stream_problem(key, value)
-      if problem then error(("option '%s' %s"):format(key, problem), level + 1) end
+    local check = stream_checks[key]
+    if check then
+      local problem = check(value)
+      if problem then misuse("option '%s' %s, but it is %s", key, problem, tostring(value)) end
       own[key] = value
+    elseif is_run_option[key] then
+      rest[key] = value
+    elseif key == 1 then
+      misuse("dag:%s got a list in place of options; dag:map takes a list", method)
+    else
+      local near = type(key) == "string" and core.nearest(key, stream_option_names)
+      misuse("unknown option '%s' (%s)", tostring(key),
+        near and ("did you mean '%s'?"):format(near) or "there are " .. table.concat(stream_option_names, ", "))
     end
   end
   return own, rest
 end
 
-local function new_stream(dag, options, source)
-  local own, rest = split_options(dag, options, 3)
+local function new_stream(dag, own, rest, source)
   local ok, stream, err = pcall(core.stream, dag, rest, own.max_in_flight, own.ordered, source)
   if not ok then error(stream, 3) end
   return stream, err
@@ -363,27 +377,31 @@ end
 -- a function, which is called for one payload after another until it returns nil. What is in flight when the
 -- loop is left is cancelled (in Lua 5.4 at once, else with stream:close() or by the collector).
 --
--- dag:stream(options?) returns a stream that has no source: stream:push(payload), stream:results(seconds?).
+-- dag:stream(options) returns a stream that has no source: stream:push(payload), stream:results(seconds?).
 function Dag:stream(source, options)
   check_dag(self, "stream")
-  if source == nil or type(source) == "table" and options == nil and not callable(source) then
-    return new_stream(self, source)
-  elseif not callable(source) then
+  local pulls = callable(source)
+  if not pulls and (options ~= nil or type(source) ~= "table") then
     error(("the source of dag:stream must be a function, but it is a %s"):format(type(source)), 2)
+  elseif not pulls then
+    source, options = nil, source
   end
-  local stream, err = new_stream(self, options, source)
-  if not stream then return nil, err end
+  local own, rest = split_options(self, options, "stream")
+  local stream, err = new_stream(self, own, rest, source)
+  if not stream or not pulls then return stream, err end
   return stream, nil, nil, stream
 end
 
---- Runs every payload of a list. Returns a list of their results, with `false` where there is none, and the
--- errors by index, or nil if there are none.
+--- Runs every payload of a list. Returns a list of their results, in its order, with `false` where there is none,
+-- and the errors by index, or nil if there are none.
 function Dag:map(list, options)
   check_dag(self, "map")
   if type(list) ~= "table" then
     error(("dag:map takes a list of payloads, but it got a %s"):format(type(list)), 2)
   end
-  local stream, why = new_stream(self, options, list_source(list))
+  local own, rest = split_options(self, options, "map")
+  if not own.ordered then error("option 'ordered' of dag:map cannot be false: results are by index", 2) end
+  local stream, why = new_stream(self, own, rest, list_source(list))
   if not stream then return nil, why end
   local results, errs, count = {}, nil, 0
   for _, result, err in stream do
@@ -402,12 +420,11 @@ end
 function Engine:step()
   check_engine(self, "step")
   local fields, count = core.fields(self), 0
-  for handle in core.next_settled, self do
-    local entry = fields.pending[handle]
+  for handle, result, err in core.next_settled, self do
+    local callback = fields.pending[handle]
     fields.pending[handle] = nil
     count = count + 1
-    local result, err = entry.run:wait()
-    entry.callback(err, result)
+    callback(err, result)
   end
   return count
 end

@@ -2,6 +2,7 @@
 -- Random DAGs from a seed: the same seed describes the same DAG on every Lua. See oracle.lua for the shape of a
 -- description; each processor also keeps its `behaviour`, from which its callback was made.
 
+local tm = require "tidemill"
 local random = require "spec.support.random"
 local behaviours = require "spec.support.behaviours"
 
@@ -175,6 +176,20 @@ function random_dag.new(seed)
   end
   rng:shuffle(dag.processors)
   return dag
+end
+
+-- As a script would declare it.
+function random_dag.declare(description)
+  local declaration = { failure_strategy = description.failure_strategy }
+  for index, processor in ipairs(description.processors) do
+    declaration[index] = tm[processor.intent](processor.id, {
+      depends_on = processor.depends_on,
+      payload_from = processor.payload_from,
+      run = processor.run,
+      when = processor.when,
+    })
+  end
+  return tm.dag(declaration)
 end
 
 -- How a description reads in a report.

@@ -195,7 +195,7 @@ function Dag:start(payload, options, callback) end
 ---@operator call: tidemill.Value, tidemill.Result?, tidemill.Error?
 local Stream = {}
 
----Starts a run on the engine's threads.
+---Starts a run on the engine's threads. Raises for nil, and where the stream has a source.
 ---@param payload tidemill.Value
 ---@return boolean? pushed nil with `queue_full` when `max_in_flight` are in flight
 ---@return tidemill.Error? err
@@ -218,7 +218,7 @@ function Stream:close() end
 ---@param options? tidemill.StreamOptions
 ---@return tidemill.Stream? stream
 ---@return tidemill.Error? err
----@overload fun(self, options?: tidemill.StreamOptions): tidemill.Stream?, tidemill.Error?
+---@overload fun(self, options: tidemill.StreamOptions): tidemill.Stream?, tidemill.Error?
 function Dag:stream(source, options) end
 
 ---Runs every payload of a list.
