@@ -209,7 +209,7 @@ local MOST_IN_FLIGHT = 2 ^ 20
 
 -- What is wrong with an option of a stream, or nil.
 local function stream_problem(key, value)
-  if key == "ordered" then
+  if key == "ordered" or key == "background" then
     return type(value) ~= "boolean" and ("must be true or false, but it is a %s"):format(type(value)) or nil
   elseif type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > MOST_IN_FLIGHT then
     return ("must be a whole number from 1 to %d, but it is %s"):format(MOST_IN_FLIGHT, tostring(value))
@@ -217,8 +217,9 @@ local function stream_problem(key, value)
 end
 
 -- Takes the options of a stream apart: those of the stream, and a table of those of its runs.
-local function split_options(dag, options, level)
+local function split_options(dag, options, pulls, level)
   local own, rest = { max_in_flight = 4 * core.fields(dag).engine.workers, ordered = true }, {}
+  if not pulls then own.background = true end
   for key, value in pairs(options or {}) do
     if own[key] == nil then
       rest[key] = value
@@ -232,8 +233,9 @@ local function split_options(dag, options, level)
 end
 
 local function new_stream(dag, options, source)
-  local own, rest = split_options(dag, options, 3)
-  local ok, stream, err = pcall(core.stream, dag, rest, own.max_in_flight, own.ordered, source)
+  local own, rest = split_options(dag, options, source ~= nil, 3)
+  local ok, stream, err =
+    pcall(core.stream, dag, rest, own.max_in_flight, own.ordered, source, own.background)
   if not ok then error(stream, 3) end
   return stream, err
 end
@@ -262,6 +264,7 @@ end
 -- loop is left is cancelled (in Lua 5.4 at once, else with stream:close() or by the collector).
 --
 -- dag:stream(options?) returns a stream that has no source: stream:push(payload), stream:results(seconds?).
+-- Its runs begin when they are pushed, unless `background` is false.
 function Dag:stream(source, options)
   check_dag(self, "stream")
   if source == nil or type(source) == "table" and options == nil and not callable(source) then
