@@ -122,6 +122,19 @@ function json.report(name, result, err)
   })
 end
 
+-- What became of one item of an input, as one object.
+function json.item(noun, number, result, err)
+  result = result or {}
+  return json.encode(as_object {
+    [noun] = number,
+    error = or_null(plain_error(err)),
+    failures = map(result.failures or err and err.failures, plain_error),
+    metadata = as_object(map(result.metadata, function(value) return value end)),
+    ok = err == nil,
+    payload = or_null(result.payload),
+  })
+end
+
 local function plain_difference(difference)
   return {
     path = difference.path, expected = or_null(difference.expected), actual = or_null(difference.actual),

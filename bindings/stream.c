@@ -174,7 +174,10 @@ static int take(lua_State *L, ti_host_stream *self, uint64_t nanoseconds)
     lua_rawseti(L, 2, (int)(INPUTS + slot));
     if (is_refused(L, self, slot))
         return 1 + give_refusal(L, self, slot);
-    return 1 + ti_host_finish(L, self->dag->engine, run);
+    int results = ti_host_finish(L, self->dag->engine, run);
+    lua_pushvalue(L, 3);
+    lua_insert(L, -results - 1);
+    return results + 1;
 }
 
 /* The iterator of a generic for. */
