@@ -22,6 +22,9 @@ local MOST_COMPLAINTS = 100 -- that are held back
 local GLANCE = 20e6         -- ns after which signals and the time are looked at, however much there is to do
 local TICK = 200            -- ms from one look of the progress to the next
 
+-- What may have nothing to read yet, unlike a file.
+local BLOCKING = { pipe = true, tty = true, tcp = true, udp = true }
+
 -- What a shell tells of a process that died by it.
 local SIGNALS = { sigint = 130, sigpipe = 141, sigterm = 143 }
 
@@ -39,16 +42,12 @@ local function decode(text)
   return nil, { code = "invalid_payload", message = "invalid JSON: " .. printable.line(why):gsub("line 1, ", "") }
 end
 
-local function identity(text)
-  return text
-end
-
--- `skips`: what is no item, though it counts.
+-- `decode`: makes the payload; without it, the text is. `skips`: what is no item, though it counts.
 local KINDS = {
-  line = { noun = "line", decode = identity, split = records.lines },
+  line = { noun = "line", split = records.lines },
   json = { noun = "line", decode = decode, split = records.lines, skips = "^%s*$" },
   record = {
-    noun = "record", decode = identity,
+    noun = "record",
     split = function(separator) return separator and records.ending_in(separator) or records.paragraphs() end,
   },
 }
@@ -145,6 +144,7 @@ end
 
 -- What never became a run is told in its place.
 function Each:tell_refused()
+  if self.told == self.refusals then return end
   local first = self.refused[self.told + 1]
   while first and (self.unordered or first.after <= self.taken) do
     self.told = self.told + 1
@@ -189,9 +189,9 @@ function Each:in_flight()
 end
 
 function Each:begin(record)
-  local payload, err = self.decode(record)
-  local pushed = not err
-  if pushed then pushed, err = self.stream:push(payload, self.number) end
+  local payload, err, pushed = record, nil, nil
+  if self.decode then payload, err = self.decode(record) end
+  if not err then pushed, err = self.stream:push(payload, self.number) end
   if pushed then
     self.pushed = self.pushed + 1
   else
@@ -311,7 +311,7 @@ local function open_input(path)
 end
 
 function Each:watch()
-  self.readable = uv.new_poll(self.input)   -- nil: a file, which never makes anybody wait
+  if BLOCKING[uv.guess_handle(self.input) or "file"] then self.readable = uv.new_poll(self.input) end
   self.settled = uv.new_poll(self.engine:pollfd())
   self.settled:start("r", function() end)
   self.signals = {}
@@ -334,18 +334,20 @@ end
 local function new(options, engine, dag, stream, input)
   local kind, stat = KINDS[options.each], uv.fs_fstat(input) or {}
   local talks = not options.quiet and term.isatty(io.stderr)
-  local name = options.input and options.input ~= "-" and options.input or "standard input"
+  local file = options.input ~= "-" and options.input
+  local typed = not file and term.isatty(io.stdin)
   return setmetatable({
     engine = engine, dag = dag, stream = stream, most = options.in_flight or 4 * engine.workers,
     unordered = options.unordered, noun = kind.noun, decode = kind.decode, skips = kind.skips,
     splitter = kind.split(options.separator), format = FORMATS[options.format],
-    input = input, name = name, total = stat.type == "file" and stat.size > 0 and stat.size or nil,
+    input = input, name = file or "standard input", total = stat.type == "file" and stat.size > 0 and stat.size or nil,
     output = {}, size = 0, complaints = {},
     number = 0, bytes = 0, pushed = 0, taken = 0, done = 0, failed = 0,
     refused = {}, refusals = 0, told = 0,
     began = uv.hrtime(), glanced = 0,
     talks = talks,
-    bar = talks and not term.isatty(io.stdout) and not term.isatty(io.stdin) and progress.bar() or nil,
+    typed = typed,
+    bar = talks and not typed and not term.isatty(io.stdout) and progress.bar() or nil,
   }, Each)
 end
 
@@ -367,6 +369,7 @@ function each.run(options, engine, dag)
     return FAILED
   end
   local self = new(options, engine, dag, stream, input)
+  if self.typed then self:complain("reading %ss from the terminal; end them with Ctrl-D", self.noun) end
   self:watch()
   self:loop()
   stream:close()

@@ -55,24 +55,22 @@ function Splitter:finish()
   return rest ~= "" and rest or nil
 end
 
--- Records as another splitter has them, each handed to `change`.
-local function changed(splitter, change)
-  local function get(method)
-    return function()
-      local record = splitter[method](splitter)
-      return record and change(record)
-    end
-  end
-  return { next = get "next", finish = get "finish", feed = function(_, block) splitter:feed(block) end }
-end
-
 local function without_return(line)
   return line:byte(-1) == 13 and line:sub(1, -2) or line
 end
 
 -- Lines without their ends, \n or \r\n.
 function records.lines()
-  return changed(records.ending_in "\n", without_return)
+  local lines = records.ending_in "\n"
+  function lines:next()
+    local line = Splitter.next(self)
+    return line and without_return(line)
+  end
+  function lines:finish()
+    local line = Splitter.finish(self)
+    return line and without_return(line)
+  end
+  return lines
 end
 
 -- Lines up to one or more empty ones; as they were, but for the end of the last.

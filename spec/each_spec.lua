@@ -301,6 +301,7 @@ describe("tidemill run --each", function()
   end)
 
   it("takes no more memory for more lines", function()
+    if package.cpath:find("asan", 1, true) then return pending "what is freed is kept under the address sanitizer" end
     local script = util.script [[
       local tm = require "tidemill"
       local function peak()
