@@ -153,7 +153,8 @@ local function add_command(parser, name, summary, help, formats)
   command:option "--timeout" :argname "SECONDS" :convert(parse_seconds)
     :description "The longest that a run may take, whatever the script says."
   command:option "--format" :argname "FORMAT" :choices(formats)
-    :description("How to print the result: " .. table.concat(formats, ", "):gsub(", (%w+)$", " or %1") .. ".")
+    :description("How to print the result: " .. table.concat(formats, ", "):gsub(", (%w+)$", " or %1")
+      .. (". The default is text%s."):format(name == "run" and "; with --each, payload" or ""))
   command:option "--color" :argname "WHEN" :choices { "auto", "always", "never" } :default "auto"
     :description "auto, always or never; auto is on a terminal, unless NO_COLOR is set."
   return command

@@ -196,7 +196,8 @@ static int stream_call(lua_State *L)
     return lua_error(L);
 }
 
-/* stream:push(payload[, input]) -> true | nil, error. `input` is handed back in the payload's place.
+/* stream:push(payload[, input]) -> true | nil, error. `input` is handed back in the payload's
+ * place.
  */
 static int stream_push(lua_State *L)
 {

@@ -154,8 +154,7 @@ static bool shares(const ti_stream *stream)
 /* A thread of the engine can be given up if a callback does not stop, the caller's can't. */
 static bool keeps_off(const ti_stream *stream)
 {
-    return stream->options.background ||
-           (stream->options.signals && stream->seen > PATIENCE_NS) ||
+    return stream->options.background || (stream->options.signals && stream->seen > PATIENCE_NS) ||
            (stream->engine->stubborn &&
             (stream->unsent->timeout || stream->program->plan->timeouts));
 }
