@@ -71,7 +71,7 @@ describe("tidemill run --each", function()
 
   after_each(function()
     if started then
-      started:signal "KILL 2>/dev/null"
+      started:signal "KILL"
       pcall(started.wait, started)
       started:remove()
       started = nil
@@ -353,6 +353,36 @@ describe("tidemill run --each", function()
       assert.equal(130, run:wait())
       os.execute("kill -KILL " .. process.read(asleep))   -- the workers block other signals
     end)
+  end)
+
+  it("is interrupted though there is always more input", function()
+    local run = start { util.script(ECHO), "--each", "record", "--separator", "\\0", "--input", "/dev/zero" }
+    run:await("stdout", "\n")
+    run:signal "INT"
+    run:await("stderr", "interrupted after ")
+    assert.equal(130, run:wait())
+  end)
+
+  it("ends at the second signal even if a run that should be short does not end", function()
+    local stuck = util.path ".stuck"
+    local script = util.script([[
+      local tm = require "tidemill"
+      return tm.dag { tm.transform("endless", function(payload)
+        if payload == "1000" then
+          io.open($STUCK, "w"):close()
+          while true do end
+        end
+        return payload
+      end) }]], { STUCK = stuck })
+    local run = start { script, "--each", "line", "--workers", "1" }
+    for i = 1, 1000 do run.input:write(i, "\n") end
+    util.await(stuck)
+    local deadline = os.time() + 60
+    repeat
+      run:signal "INT"
+      os.execute "sleep 0.02"
+    until process.read(run.files.status) ~= "" or os.time() > deadline
+    assert.equal(130, run:wait())
   end)
 
   it("stops where its output is closed, as others do", function()

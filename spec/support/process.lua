@@ -119,7 +119,7 @@ function Started:await(name, text)
 end
 
 function Started:signal(name)
-  os.execute(("kill -%s %d"):format(name, tonumber(process.read(self.files.pid))))
+  os.execute(("kill -%s %d 2>/dev/null"):format(name, tonumber(process.read(self.files.pid))))
 end
 
 -- The exit status. Ends the input.
