@@ -22,6 +22,7 @@ dependencies = {
   "argparse",
   "dkjson",
   "lua-term",
+  "luv",
 }
 
 test_dependencies = { "busted" }
@@ -90,11 +91,14 @@ build = {
     ["tidemill.cli"] = "bin/cli.lua",
     ["tidemill.compare"] = "bin/compare.lua",
     ["tidemill.declare"] = "bindings/tidemill/declare.lua",
+    ["tidemill.each"] = "bin/each.lua",
     ["tidemill.error"] = "bindings/tidemill/error.lua",
     ["tidemill.library.tidemill"] = "bindings/tidemill/library/tidemill.lua",
     ["tidemill.join"] = "bindings/tidemill/join.lua",
     ["tidemill.json"] = "bin/json.lua",
     ["tidemill.printable"] = "bin/printable.lua",
+    ["tidemill.progress"] = "bin/progress.lua",
+    ["tidemill.records"] = "bin/records.lua",
     ["tidemill.report"] = "bin/report.lua",
     ["tidemill.sandbox"] = "bindings/tidemill/sandbox.lua",
     ["tidemill.worker"] = "bindings/tidemill/worker.lua",

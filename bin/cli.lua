@@ -9,14 +9,16 @@ local term = require "term"
 
 local compare = require "tidemill.compare"
 local json = require "tidemill.json"
+local records = require "tidemill.records"
 local report = require "tidemill.report"
 
 local OK, FAILED, MISUSED = 0, 1, 2
-local MOST_WORKERS, MOST_RUNS, MOST_SECONDS = 1024, 1e6, 1e9
+local MOST_WORKERS, MOST_RUNS, MOST_SECONDS, MOST_IN_FLIGHT = 1024, 1e6, 1e9, 2 ^ 20
 
 -- The first is the one that the others are compared with.
 local STRATEGIES = { "reactive", "work_queue", "level" }
 
+local EBADF = 9
 local SEPARATOR = package.config:sub(1, 1)
 
 local INPUT_HELP = [[
@@ -34,7 +36,31 @@ Strategies:
 
 ]]
 
-local RUN_HELP = INPUT_HELP .. STRATEGY_HELP .. [[
+local EACH_HELP = [[
+One run for each line or record:
+   --each line     a payload is a line without its end (\n or \r\n)
+   --each json     a line with one JSON value on it; objects and arrays become
+                   tables, null becomes tidemill.null; empty lines are skipped
+   --each record   what lies between empty lines, like a paragraph, or whatever
+                   ends in --separator: \n \r \t \0 \\ \xHH are understood
+
+   Input is read as it comes and results are written as they settle: in the
+   order of the input, or with --unordered as soon as they are there. Formats:
+
+   payload   (the default) the payload and a line end for each result; strings
+             as they are, anything else as JSON
+   text      its number, payload and metadata, shortened, on one line
+   json      one object: line or record (its number), payload, metadata, ok,
+             error, failures
+
+   What fails is told on standard error ("line 17: processor 'x': why"), and the
+   rest goes on. So it does where a line is no JSON. On a terminal, standard
+   error also tells how far it got, unless --quiet. Ctrl-C cancels what is in
+   flight and says how many were done; a second one ends it at once.
+
+]]
+
+local RUN_HELP = INPUT_HELP .. EACH_HELP .. STRATEGY_HELP .. [[
 Formats:
    text      for people: payload, metadata, processors, shortened where long
    json      one object: payload, metadata, outcomes, failures, error, ok;
@@ -47,13 +73,18 @@ Formats:
 Exit status:
    0   the run had no failure and its result was written
    1   the script did not load, the run failed or took too long, or writing
-       failed
+       failed; with --each, if any run did
    2   the command line is wrong, or the script or input can't be read
+   130, 141, 143   it was interrupted, its output was closed, or it was told to
+       terminate, with --each: it dies by SIGINT, SIGPIPE or SIGTERM
 
 Examples:
    tidemill run report.dag.lua --input article.txt
    sort words.txt | tidemill run report.dag.lua --format payload > report.txt
-   tidemill run report.dag.lua --input a.txt --format json | jq .metadata]]
+   tidemill run report.dag.lua --input a.txt --format json | jq .metadata
+   tail -f access.log | tidemill run line.dag.lua --each line
+   tidemill run order.dag.lua --each json --format json < orders.ndjson > out
+   find . -print0 | tidemill run f.dag.lua --each record --separator '\0']]
 
 local COMPARE_HELP = STRATEGY_HELP .. INPUT_HELP .. [[
 What it tells, after a run of each that does not count:
@@ -107,6 +138,11 @@ local function show_version()
   error({ version = true }, 0)
 end
 
+local function parse_separator(text)
+  local separator, why = records.separator(text)
+  return separator, why and ("--separator '%s': %s"):format(text, why)
+end
+
 local function add_help_flag(parser)
   parser:flag "-h --help" :description "Show this help and exit." :action(show_help(parser))
 end
@@ -127,11 +163,39 @@ local function add_command(parser, name, summary, help, formats)
     :description "The most memory that a worker's Lua may use: bytes, or with K, M or G."
   command:option "--timeout" :argname "SECONDS" :convert(parse_seconds)
     :description "The longest that a run may take, whatever the script says."
-  command:option "--format" :argname "FORMAT" :choices(formats) :default "text"
-    :description("How to print the result: " .. table.concat(formats, ", "):gsub(", (%w+)$", " or %1") .. ".")
+  command:option "--format" :argname "FORMAT" :choices(formats)
+    :description("How to print the result: " .. table.concat(formats, ", "):gsub(", (%w+)$", " or %1")
+      .. (". The default is text%s."):format(name == "run" and "; with --each, payload" or ""))
   command:option "--color" :argname "WHEN" :choices { "auto", "always", "never" } :default "auto"
     :description "auto, always or never; auto is on a terminal, unless NO_COLOR is set."
   return command
+end
+
+-- What makes no sense alone.
+local EACH_OPTIONS =
+  { in_flight = "--in-flight", quiet = "--quiet", separator = "--separator", unordered = "--unordered" }
+
+local function check_each(command)
+  return function(options)
+    local problem
+    for key, name in pairs(EACH_OPTIONS) do
+      if options[key] and not options.each then problem = name .. " needs --each" end
+    end
+    if options.separator and options.each ~= "record" then problem = "--separator needs --each record" end
+    if problem then error({ misuse = problem, usage = command:get_usage() }, 0) end
+  end
+end
+
+local function add_each(command)
+  command:option "--each" :argname "KIND" :choices { "line", "record", "json" }
+    :description "Run once for each line, record or JSON line of the input."
+  command:option "--separator" :argname "STRING" :convert(parse_separator)
+    :description "What ends a record. The default is one or more empty lines."
+  command:option "--in-flight" :argname "N" :convert(whole_number("--in-flight", MOST_IN_FLIGHT))
+    :description "The most runs at the same time. The default is 4 for each worker."
+  command:flag "--unordered" :description "Write each result as soon as it is there."
+  command:flag "--quiet" :description "Don't tell how far it got."
+  command:action(check_each(command))
 end
 
 local function build_parser()
@@ -146,9 +210,11 @@ Example:
   add_help_flag(parser)
   parser:flag "--version" :description "Show the version and exit." :action(show_version)
 
-  add_command(parser, "run", "Run a DAG script once.", RUN_HELP, { "text", "json", "payload" })
-    :option "--strategy" :argname "STRATEGY" :choices(STRATEGIES)
+  local run = add_command(parser, "run", "Run a DAG script once, or for each line of an input.", RUN_HELP,
+    { "text", "json", "payload" })
+  run:option "--strategy" :argname "STRATEGY" :choices(STRATEGIES)
     :description "reactive, work_queue or level, whatever the script says."
+  add_each(run)
   add_command(parser, "compare", "Run a DAG script under every strategy and compare.", COMPARE_HELP, { "text", "json" })
     :option "--runs" :argname "N" :default "5" :convert(whole_number("--runs", MOST_RUNS))
     :description "Run N times under each strategy, 1 to 1000000."
@@ -186,9 +252,13 @@ local function read_standard_input()
   return bytes, why and "standard input: " .. why
 end
 
+local function is_file(input)
+  return input and input ~= "-"
+end
+
 -- The payload (nil is one, too), or nil and why it can't be read.
 local function read_payload(input)
-  if input and input ~= "-" then return read_all(input) end
+  if is_file(input) then return read_all(input) end
   if not term.isatty(io.stdin) then return read_standard_input() end
   if not input then
     complain "no --input, and standard input is a terminal: running without a payload"
@@ -257,6 +327,11 @@ local function run_and_compare(options, engine, dag, payload)
   return written and not failure and comparison.equal and OK or FAILED
 end
 
+-- For --each: the exit status, and the signal to die by, if that is why it ended.
+local function run_each(options, engine, dag)
+  return require "tidemill.each".run(options, engine, dag)
+end
+
 -- `perform` returns the exit status; `json` writes what it tells of a script that did not load.
 local COMMANDS = {
   run = { perform = run, json = json.report },
@@ -278,6 +353,12 @@ local function load_engine(options)
   return engine, why
 end
 
+-- Why a standard stream can't be used, or nil. Its descriptor may be anybody's if it is closed.
+local function unusable(stream, name)
+  local _, why, code = stream:seek "cur"
+  return code == EBADF and ("%s: %s"):format(name, why) or nil
+end
+
 -- True and the payload, or false after telling what can't be read.
 local function read_files(options)
   local _, why = read_all(options.script)
@@ -286,7 +367,11 @@ local function read_files(options)
     return false
   end
   local payload
-  payload, why = read_payload(options.input)
+  if options.each then
+    why = not is_file(options.input) and unusable(io.stdin, "standard input")
+  else
+    payload, why = read_payload(options.input)
+  end
   if why then
     complain("cannot read the input: %s", why)
     return false
@@ -294,9 +379,18 @@ local function read_files(options)
   return true, payload
 end
 
+-- As write would find out, but before its descriptor is another file's.
+local function can_write()
+  local why = unusable(io.stdout, "standard output")
+  if why then complain("cannot write to %s", why) end
+  return not why
+end
+
 local function perform(options)
+  options.format = options.format or options.each and "payload" or "text"
   local readable, payload = read_files(options)
   if not readable then return MISUSED end
+  if options.each and not can_write() then return FAILED end
   see_modules_beside(options.script)
   local engine, why = load_engine(options)
   if not engine then
@@ -304,9 +398,14 @@ local function perform(options)
     return FAILED
   end
   local dag, err = engine:load(options.script)
-  local status = dag and COMMANDS[options.command].perform(options, engine, dag, payload) or load_failed(options, err)
+  local status, signal
+  if dag then
+    status, signal = (options.each and run_each or COMMANDS[options.command].perform)(options, engine, dag, payload)
+  else
+    status = load_failed(options, err)
+  end
   engine:close()
-  return status
+  return signal and require "tidemill.each".die(signal) or status
 end
 
 local function version()

@@ -5,19 +5,32 @@
 -- empty one is []; any other is an object, whose keys are written as strings. Bytes that are no UTF-8 become U+FFFD:
 -- the exact bytes of a payload come from --format payload.
 
-local dkjson = require "dkjson"
 local printable = require "tidemill.printable"
 
 local json = {}
 
--- dkjson writes numbers with tostring, which loses digits; through this it writes them as they are.
-local Number = {
-  __tojson = function(self) return self.text end,
+local NULL = {}
+local math_type = math.type or function() end
+
+-- Marks a table that is an object even when it is empty.
+local Object = {}
+
+local function as_object(value)
+  return setmetatable(value, Object)
+end
+
+local ESCAPES = {
+  ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t",
 }
 
-local function from_number(x)
-  if x ~= x or x == math.huge or x == -math.huge then return dkjson.null end
-  return setmetatable({ text = printable.number(x) }, Number)
+local function escape(char)
+  return ESCAPES[char] or ("\\u%04x"):format(char:byte())
+end
+
+local function quoted(text)
+  if text:find "[\128-\255]" then text = printable.utf8(text) end
+  if text:find '[%c"\\]' then text = text:gsub('[%c"\\]', escape) end
+  return '"' .. text .. '"'
 end
 
 local function is_array(value)
@@ -29,54 +42,70 @@ local function is_array(value)
   return count == greatest
 end
 
--- Marks a table that is an object even when it is empty.
-local Object = {}
+local add
 
-local function as_object(value)
-  return setmetatable(value, Object)
+local function add_array(parts, value)
+  parts[#parts + 1] = "["
+  for i = 1, #value do
+    if i > 1 then parts[#parts + 1] = "," end
+    add(parts, value[i])
+  end
+  parts[#parts + 1] = "]"
 end
 
 local function key_text(key)
-  return type(key) == "number" and printable.number(key) or printable.utf8(tostring(key))
+  return type(key) == "number" and printable.number(key) or tostring(key)
 end
 
-local prepare
-
-local function prepare_array(value)
-  local array = {}
-  for i = 1, #value do array[i] = prepare(value[i]) end
-  return setmetatable(array, { __jsontype = "array" })
-end
-
--- Where two keys become the same text, as 1 and "1" do, the string's value is the one that stays.
-local function prepare_object(value)
-  local object, order = {}, {}
-  for key, item in pairs(value) do
-    local text = key_text(key)
-    if object[text] == nil then order[#order + 1] = text end
-    if object[text] == nil or text == key then object[text] = prepare(item) end
+-- The texts of the keys, in order, and the keys by their texts. Where two keys have the same text, as 1 and "1" do, the
+-- string is the one that stays.
+local function key_texts(value)
+  local texts, keys = {}, {}
+  for key in pairs(value) do
+    local text = type(key) == "string" and key or key_text(key)
+    if keys[text] == nil then texts[#texts + 1] = text end
+    if keys[text] == nil or type(key) == "string" then keys[text] = key end
   end
-  table.sort(order)
-  return setmetatable(object, { __jsontype = "object", __jsonorder = order })
+  if texts[2] then table.sort(texts) end
+  return texts, keys
 end
 
-local function prepare_table(value)
-  if value == dkjson.null then return value end
-  local array = getmetatable(value) ~= Object and is_array(value)
-  return array and prepare_array(value) or prepare_object(value)
+local function add_object(parts, value)
+  local texts, keys = key_texts(value)
+  for i, text in ipairs(texts) do
+    parts[#parts + 1] = (i == 1 and "{" or ",") .. quoted(text) .. ":"
+    add(parts, value[keys[text]])
+  end
+  parts[#parts + 1] = #texts == 0 and "{}" or "}"
 end
 
-function prepare(value)
+local function number_text(x)
+  if math_type(x) == "integer" then return ("%d"):format(x) end
+  if x ~= x or x == math.huge or x == -math.huge then return "null" end
+  return printable.number(x)
+end
+
+function add(parts, value)
   local kind = type(value)
-  if kind == "string" then return printable.utf8(value) end
-  if kind == "number" then return from_number(value) end
-  if kind == "boolean" then return value end
-  if kind == "table" then return prepare_table(value) end
-  return dkjson.null   -- nil and tidemill.null
+  if kind == "string" then
+    parts[#parts + 1] = quoted(value)
+  elseif kind == "number" then
+    parts[#parts + 1] = number_text(value)
+  elseif kind == "boolean" then
+    parts[#parts + 1] = tostring(value)
+  elseif kind ~= "table" or value == NULL then
+    parts[#parts + 1] = "null"   -- tidemill.null, too
+  elseif getmetatable(value) ~= Object and is_array(value) then
+    add_array(parts, value)
+  else
+    add_object(parts, value)
+  end
 end
 
 function json.encode(value)
-  return dkjson.encode(prepare(value))
+  local parts = {}
+  add(parts, value)
+  return table.concat(parts)
 end
 
 local function plain_error(err)
@@ -101,7 +130,7 @@ local function plain_outcome(outcome)
 end
 
 local function or_null(value)
-  if value == nil then return dkjson.null end
+  if value == nil then return NULL end
   return value
 end
 
@@ -120,6 +149,21 @@ function json.report(name, result, err)
     outcomes = as_object(map(result.outcomes, plain_outcome)),
     payload = or_null(result.payload),
   })
+end
+
+-- What became of one item of an input, as one object.
+function json.item(noun, number, result, err)
+  result = result or {}
+  local parts = { '{"error":' }
+  add(parts, plain_error(err))
+  parts[#parts + 1] = ',"failures":'
+  add(parts, err and map(result.failures or err.failures, plain_error) or {})
+  parts[#parts + 1] = (',"%s":%d,"metadata":'):format(noun, number)
+  add_object(parts, result.metadata or {})
+  parts[#parts + 1] = (',"ok":%s,"payload":'):format(tostring(err == nil))
+  add(parts, result.payload)
+  parts[#parts + 1] = "}"
+  return table.concat(parts)
 end
 
 local function plain_difference(difference)

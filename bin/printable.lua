@@ -63,6 +63,15 @@ function printable.number(x)
   return kind == "float" and not text:find "[.e]" and text .. ".0" or text
 end
 
+-- 1234567 -> "1,234,567"
+function printable.integer(n)
+  return (("%.0f"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", ""))
+end
+
+function printable.count(n, noun)
+  return ("%s %s%s"):format(printable.integer(n), noun, n == 1 and "" or "s")
+end
+
 local COMBINING = { { 0x0300, 0x036F }, { 0x200B, 0x200F }, { 0x20D0, 0x20FF }, { 0xFE00, 0xFE0F } }
 local WIDE = {
   { 0x1100, 0x115F }, { 0x2E80, 0xA4CF }, { 0xAC00, 0xD7A3 }, { 0xF900, 0xFAFF }, { 0xFE30, 0xFE6F },

@@ -28,10 +28,6 @@ local function dress(style, color, text)
   return ("\27[%sm%s\27[0m"):format(COLORS[color], text)
 end
 
-local function integer(n)
-  return (("%.0f"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", ""))
-end
-
 local function duration(seconds)
   if not seconds then return "" end
   if seconds < 1e-3 then return ("%.0f µs"):format(seconds * 1e6) end
@@ -39,7 +35,7 @@ local function duration(seconds)
 end
 
 local function more(n, noun)
-  return ("... %s more%s"):format(integer(n), noun and " " .. noun .. (n == 1 and "" or "s") or "")
+  return ("... %s more%s"):format(printable.integer(n), noun and " " .. noun .. (n == 1 and "" or "s") or "")
 end
 
 local function is_list(value)
@@ -264,7 +260,7 @@ local function strategy_row(it)
   return {
     mark = it.equal and STATUSES.completed or STATUSES.failed,
     it.strategy, duration(it.median), duration(it.fastest), duration(it.slowest), ("%.0f%%"):format(it.idle * 100),
-    integer(it.at_once), it.equal and "equal" or "differ",
+    printable.integer(it.at_once), it.equal and "equal" or "differ",
   }
 end
 
@@ -286,7 +282,7 @@ local function contrast(actual, expected)
     return (" is %s, not %s"):format(brief(actual), brief(expected))
   end
   local at = first_difference(actual, expected)
-  return (" from byte %s on is %s, not %s"):format(integer(at), text_of(actual:sub(at, at + EXCERPT - 1)),
+  return (" from byte %s on is %s, not %s"):format(printable.integer(at), text_of(actual:sub(at, at + EXCERPT - 1)),
     text_of(expected:sub(at, at + EXCERPT - 1)))
 end
 
@@ -314,8 +310,11 @@ local function verdict(style, comparison)
     .. ":\na callback seems to depend on time, chance or the order of callbacks"
 end
 
-local function count(n, noun)
-  return ("%s %s%s"):format(integer(n), noun, n == 1 and "" or "s")
+-- A result on one line: the payload, and the metadata if it is short.
+function report.brief(result)
+  local payload = brief(result.payload)
+  local metadata = next(result.metadata) ~= nil and inline(result.metadata)
+  return metadata and payload .. "  " .. metadata or payload
 end
 
 -- What tidemill.compare found, for standard output.
@@ -327,7 +326,8 @@ function report.comparison(dag, comparison, style)
   if not comparison.equal then add_all_differences(lines, style, comparison) end
   lines[#lines + 1] = ""
   lines[#lines + 1] = ("%s%s under each strategy on %s, %s"):format(
-    name_of(style, dag), count(comparison.runs, "run"), count(comparison.workers, "worker"), verdict(style, comparison))
+    name_of(style, dag), printable.count(comparison.runs, "run"), printable.count(comparison.workers, "worker"),
+    verdict(style, comparison))
   return table.concat(lines, "\n") .. "\n"
 end
 

@@ -206,16 +206,19 @@ static int stream_call(lua_State *L)
     return lua_error(L);
 }
 
-/* stream:push(payload) -> true | nil, error */
+/* stream:push(payload[, input]) -> true | nil, error. `input` is handed back in the payload's
+ * place.
+ */
 static int stream_push(lua_State *L)
 {
     ti_host_stream *self = check_stream(L);
     if (self->pulls)
         return luaL_error(L, "a stream that has a source cannot be pushed into");
     luaL_argcheck(L, !lua_isnoneornil(L, 2), 2, "a payload expected, got nil, which ends a loop");
-    lua_settop(L, 2);
-    tl_get_fields(L, 1);
+    lua_settop(L, 3);
     lua_insert(L, 2);
+    tl_get_fields(L, 1);
+    lua_insert(L, 2); /* stream fields input payload */
     if (!self->stream)
         return ti_host_fail(L, TI_E_CLOSED, "the stream is closed");
     if (!self->frees)
@@ -223,6 +226,10 @@ static int stream_push(lua_State *L)
                             (unsigned)self->most);
     if (!push_top(L, self, false))
         return 2;
+    if (!lua_isnil(L, 3)) {
+        lua_pushvalue(L, 3);
+        lua_rawseti(L, 2, (int)(INPUTS + self->free[self->frees]));
+    }
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -269,28 +276,29 @@ static int stream_tostring(lua_State *L)
     return 1;
 }
 
-/* With the stream at 6. */
+/* With the stream at 7. */
 static void keep_fields(lua_State *L)
 {
     lua_createtable(L, 16, 0);
     lua_newtable(L);
-    lua_rawseti(L, 7, REFUSED);
+    lua_rawseti(L, 8, REFUSED);
     lua_pushvalue(L, 5);
-    lua_rawseti(L, 7, SOURCE);
+    lua_rawseti(L, 8, SOURCE);
     lua_pushvalue(L, 1);
-    lua_rawseti(L, 7, DAG);
-    tl_set_fields(L, 6);
+    lua_rawseti(L, 8, DAG);
+    tl_set_fields(L, 7);
 }
 
 int ti_host_new_stream(lua_State *L)
 {
     ti_host_dag *dag = ti_host_check_dag(L);
-    lua_settop(L, 5);
+    lua_settop(L, 6);
     bool pulls = !lua_isnil(L, 5);
     ti_stream_options options = {
         .most = (uint32_t)luaL_checkinteger(L, 3),
         .ordered = lua_toboolean(L, 4),
-        .background = !pulls,
+        .background = !pulls && lua_toboolean(L, 6),
+        .signals = !pulls,
     };
     ti_host_stream *self = tl_new_userdata(L, sizeof *self);
     *self = (ti_host_stream){

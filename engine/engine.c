@@ -451,7 +451,7 @@ static bool set_settled(ti_engine *engine, ti_run *run)
 
 void ti_engine_settle(ti_engine *engine, ti_run *run)
 {
-    if (run->profile)
+    if (run->timed)
         run->ended = ti_now();
     run->verdict = ti_load_relaxed(&run->stop);
     bool awaited = set_settled(engine, run);

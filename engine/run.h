@@ -116,7 +116,7 @@ typedef struct ti_run {
     uint32_t slot_waiters;  /* [lock:limits] */
 
     /* written by the worker that settles it, before `phase` says so */
-    uint64_t ended;  /* when profiled */
+    uint64_t ended;  /* when timed */
     ti_stop verdict; /* what `stop` was: a later cancel changes nothing */
 
     atomic_uchar failed; /* [atomic] some processor has */

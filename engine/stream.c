@@ -15,6 +15,9 @@
 /* While runs are shared, one of so many is done here, if there is a seat, to see what it costs. */
 #define PROBE_AFTER 32
 
+/* A taker who has other things to wait for does runs itself only if the last one seen took less. */
+#define PATIENCE_NS 10000000u
+
 /* All is the user's thread's, but for the list. */
 struct ti_stream {
     ti_program *program; /* [const] a reference */
@@ -24,6 +27,7 @@ struct ti_stream {
     ti_run *unsent;          /* the first of those that have not begun: they are the newest */
     uint32_t count, unsents; /* how many */
     uint64_t cost;           /* ns that a run takes; 0: not known yet */
+    uint64_t seen;           /* ns from the start to the end of the last run that was timed */
     uint32_t shared;         /* runs since that was measured */
     ti_settled settled;      /* [lock:engine] if not ordered: those in flight that have settled */
 };
@@ -36,6 +40,7 @@ ti_stream *ti_stream_open(ti_program *program, const ti_stream_options *options)
             .program = ti_program_retain(program),
             .engine = program->engine,
             .options = *options,
+            .seen = UINT64_MAX,
         };
     return stream;
 }
@@ -52,7 +57,7 @@ static ti_code append(ti_stream *stream, ti_run *run)
     if (ti_engine_closed(stream->engine))
         return TI_E_CLOSED;
     run->group = stream;
-    run->signals = stream->options.background;
+    run->signals = stream->options.background || stream->options.signals;
     run->listed = !stream->options.ordered;
     run->list = &stream->settled;
     run->before = stream->last;
@@ -149,7 +154,7 @@ static bool shares(const ti_stream *stream)
 /* A thread of the engine can be given up if a callback does not stop, the caller's can't. */
 static bool keeps_off(const ti_stream *stream)
 {
-    return stream->options.background ||
+    return stream->options.background || (stream->options.signals && stream->seen > PATIENCE_NS) ||
            (stream->engine->stubborn &&
             (stream->unsent->timeout || stream->program->plan->timeouts));
 }
@@ -205,17 +210,27 @@ static ti_run *await(ti_stream *stream, uint64_t nanoseconds)
     return run;
 }
 
+static void take(ti_stream *stream, ti_run *run)
+{
+    if (run->timed && run->began)
+        stream->seen = run->ended - run->began;
+    remove_run(stream, run);
+}
+
 ti_run *ti_stream_next(ti_stream *stream, uint64_t nanoseconds)
 {
     if (!stream->count)
         return NULL;
     ti_run *run = await(stream, 0);
-    if (stream->unsents && (!run || is_due(stream)))
+    while (stream->unsents && (!run || is_due(stream))) {
         begin(stream);
+        if (!run)
+            run = await(stream, 0);
+    }
     if (!run)
         run = await(stream, nanoseconds);
     if (run)
-        remove_run(stream, run);
+        take(stream, run);
     return run;
 }
 

@@ -17,6 +17,9 @@ typedef struct ti_stream_options {
     bool ordered;
     bool background; /* runs begin when they are pushed, on the engine's threads, whether or not
                         anybody takes; and they signal (see ti_engine_pollfd) */
+    bool signals;    /* they signal, and the taker does not do what is long itself, as far as one
+                        can know: it has other things to wait for. Once nothing that has settled
+                        is left to take, all that was pushed has begun. */
 } ti_stream_options;
 
 /* NULL: no memory. */

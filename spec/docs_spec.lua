@@ -154,10 +154,13 @@ local function steady(text)
 end
 
 -- $ echo "text" | tidemill run FILE ...
+-- $ printf 'text\n' | tidemill run FILE ...
 local function run_command(line, files)
-  local input, words = line:match '^echo "([^"]*)" | tidemill (.*)$'
-  assert(input, "this command is not understood: " .. line)
-  local command = { "bin/tidemill", stdin = input .. "\n" }
+  local echoed, words = line:match '^echo "([^"]*)" | tidemill (.*)$'
+  local printed, more = line:match "^printf '([^']*)' | tidemill (.*)$"
+  assert(echoed or printed, "this command is not understood: " .. line)
+  local command = { "bin/tidemill", stdin = echoed and echoed .. "\n" or printed:gsub("\\n", "\n") }
+  words = words or more
   for word in words:gmatch "%S+" do command[#command + 1] = files[word] or word end
   local finished = process.lua(command)
   return finished.stdout .. finished.stderr

@@ -17,7 +17,7 @@ echo "hello from the rock" >"$scratch/elsewhere/input.txt"
 
 # Debian packages these modules, but LuaRocks only counts rocks.
 configure() {
-    echo 'rocks_provided = { argparse = "0.7.1-1", dkjson = "2.6-1", ["lua-term"] = "0.7-1" }'
+    echo 'rocks_provided = { argparse = "0.7.1-1", dkjson = "2.6-1", ["lua-term"] = "0.7-1", luv = "1.44.2-0" }'
     echo "lua_interpreter = \"$1\""
     echo "variables = { LUA_INCDIR = \"$(pkg-config --cflags-only-I "$1" | sed 's/^-I//; s/ .*//')\" }"
 }

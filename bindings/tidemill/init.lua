@@ -309,25 +309,30 @@ end
 
 local MOST_IN_FLIGHT = 2 ^ 20
 
+local function check_boolean(value)
+  if type(value) ~= "boolean" then return "must be true or false" end
+end
+
 local stream_checks = {
+  background = check_boolean,
   max_in_flight = function(value)
     if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > MOST_IN_FLIGHT then
       return ("must be a whole number from 1 to %d"):format(MOST_IN_FLIGHT)
     end
   end,
-  ordered = function(value)
-    if type(value) ~= "boolean" then return "must be true or false" end
-  end,
+  ordered = check_boolean,
 }
-local stream_option_names = { "max_in_flight", "metadata", "ordered", "profile", "strategy", "timeout" }
+local stream_option_names = { "background", "max_in_flight", "metadata", "ordered", "profile", "strategy", "timeout" }
 local is_run_option = { metadata = true, profile = true, strategy = true, timeout = true }
 
 -- Takes the options of a stream apart: those of the stream, and a table of those of its runs. Misuse is raised at the
 -- line that called the caller's caller.
-local function split_options(dag, options, method)
-  local own, rest = { max_in_flight = 4 * core.fields(dag).engine.workers, ordered = true }, {}
+local function split_options(dag, options, method, pulls)
+  local own, rest = { max_in_flight = 4 * core.fields(dag).engine.workers, ordered = true, background = true }, {}
   if options ~= nil and type(options) ~= "table" then
     misuse("the options of dag:%s must be a table, but they are a %s", method, type(options))
+  elseif pulls and options and options.background ~= nil then
+    misuse "option 'background' is for streams to push into: what is pulled runs when results are taken"
   end
   for key, value in pairs(options or {}) do
     local check = stream_checks[key]
@@ -349,7 +354,8 @@ local function split_options(dag, options, method)
 end
 
 local function new_stream(dag, own, rest, source)
-  local ok, stream, err = pcall(core.stream, dag, rest, own.max_in_flight, own.ordered, source)
+  local ok, stream, err =
+    pcall(core.stream, dag, rest, own.max_in_flight, own.ordered, source, own.background)
   if not ok then error(stream, 3) end
   return stream, err
 end
@@ -378,6 +384,7 @@ end
 -- loop is left is cancelled (in Lua 5.4 at once, else with stream:close() or by the collector).
 --
 -- dag:stream(options) returns a stream that has no source: stream:push(payload), stream:results(seconds?).
+-- Its runs begin when they are pushed, unless `background` is false.
 function Dag:stream(source, options)
   check_dag(self, "stream")
   local pulls = callable(source)
@@ -386,7 +393,7 @@ function Dag:stream(source, options)
   elseif not pulls then
     source, options = nil, source
   end
-  local own, rest = split_options(self, options, "stream")
+  local own, rest = split_options(self, options, "stream", pulls)
   local stream, err = new_stream(self, own, rest, source)
   if not stream or not pulls then return stream, err end
   return stream, nil, nil, stream
@@ -399,7 +406,7 @@ function Dag:map(list, options)
   if type(list) ~= "table" then
     error(("dag:map takes a list of payloads, but it got a %s"):format(type(list)), 2)
   end
-  local own, rest = split_options(self, options, "map")
+  local own, rest = split_options(self, options, "map", true)
   if not own.ordered then error("option 'ordered' of dag:map cannot be false: results are by index", 2) end
   local stream, why = new_stream(self, own, rest, list_source(list))
   if not stream then return nil, why end

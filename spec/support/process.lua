@@ -78,4 +78,65 @@ function process.lua(command)
   return finished
 end
 
+local Started = {}
+Started.__index = Started
+
+-- process.start { ... } is process.lua for a command that runs meanwhile. Its standard input is what is written to
+-- `input`, a file; `stdout` and `stderr` are files, too. started:read "stdout" is what is there by now.
+function process.start(command)
+  local files = temporary_files()
+  files.pid = files.base .. ".pid"
+  os.execute("mkfifo " .. quote(files.input))
+  for _, name in ipairs { "output", "errors", "status", "pid" } do process.write(files[name], "") end
+  local line = command_line({ "-", env = command.env })   -- the environment and the interpreter
+  line = ("echo $$ >%s; exec env %s"):format(quote(files.pid), (line:gsub(" '%-'$", " ") .. words_of(command)))
+  line = ("%s >%s"):format(line, quote(command.to or files.output))
+  if command.terminal then
+    line = ("script -qefc %s /dev/null >%s 2>&1"):format(quote(line .. " <" .. quote(files.input)), quote(files.errors))
+  else
+    line = ("sh -c %s 2>%s"):format(quote(line), quote(files.errors))
+  end
+  os.execute(("{ %s <%s; echo $? >%s; } &"):format(line, command.terminal and "/dev/null" or quote(files.input),
+    quote(files.status)))
+  local self = setmetatable({ files = files, stdout = files.output, stderr = files.errors }, Started)
+  self.input = assert(io.open(files.input, "wb"))   -- waits until it is opened at the other end
+  self.input:setvbuf "no"
+  return self
+end
+
+function Started:read(name)
+  return process.read(self[name])
+end
+
+-- Waits until a text shows up in "stdout" or "stderr", or for a minute.
+function Started:await(name, text)
+  local deadline = os.time() + 60
+  repeat
+    if self:read(name):find(text, 1, true) then return end
+    os.execute "sleep 0.02"
+  until os.time() > deadline
+  error(("%q never came; there is %q and %q"):format(text, self:read "stdout", self:read "stderr"), 2)
+end
+
+function Started:signal(name)
+  os.execute(("kill -%s %d 2>/dev/null"):format(name, tonumber(process.read(self.files.pid))))
+end
+
+-- The exit status. Ends the input.
+function Started:wait()
+  self.input:close()
+  local deadline = os.time() + 60
+  repeat
+    local status = tonumber(process.read(self.files.status))
+    if status then return status end
+    os.execute "sleep 0.02"
+  until os.time() > deadline
+  self:signal "KILL"
+  error(("it never ended; there is %q and %q"):format(self:read "stdout", self:read "stderr"), 2)
+end
+
+function Started:remove()
+  for _, path in pairs(self.files) do os.remove(path) end
+end
+
 return process

@@ -188,6 +188,8 @@ function Dag:start(payload, options, callback) end
 ---@class tidemill.StreamOptions: tidemill.RunOptions
 ---@field max_in_flight? integer pushed or pulled and not handed back; default: 4 for each worker
 ---@field ordered? boolean results come in the order of their inputs; default: true
+---@field background? boolean of a stream without a source. true, the default: a run begins when it is pushed, on the
+---engine's threads. false: when `results` is called; the calling thread then does short runs itself, which is faster
 
 ---Many runs, a bounded number in flight. Calling it is the iterator of a generic `for`; a `<close>` variable, or
 ---collecting it, closes it.
@@ -197,6 +199,7 @@ local Stream = {}
 
 ---Starts a run on the engine's threads. Raises for nil, and where the stream has a source.
 ---@param payload tidemill.Value
+---@param input? any what `results` hands back with the result, in place of the payload
 ---@return boolean? pushed nil with `queue_full` when `max_in_flight` are in flight
 ---@return tidemill.Error? err
 function Stream:push(payload) end
