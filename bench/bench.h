@@ -6,7 +6,8 @@
 #include <lua.h>
 
 /* floor(source, payload) -> an object whose method call(n) calls n times the function that source
- * returns. The payload is a string, or a number of fields: a table of integers by string keys. */
+ * returns. The payload is a string, or a number of fields: a table of integers by string keys. With
+ * a string, bare(n) calls it n times with neither push, nor pcall, nor copy. */
 int bench_floor(lua_State *L);
 
 /* processes(source, n, calls) -> seconds that n processes take, at once, each with a Lua state of

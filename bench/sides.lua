@@ -42,19 +42,22 @@ local function payload_of(what)
   return fields
 end
 
-function M.floor(name, what)
-  local floor = bench.floor(callbacks[name], what and what.payload or PAYLOAD)
+local function in_c(name, method, callback, what)
+  local floor = bench.floor(callbacks[callback], what and what.payload or PAYLOAD)
   local calls = what and what.calls or CALLS
-  return {
-    name = "floor", call = function(n) floor:call(n) end, close = nothing,
-    sample = function()
-      floor:call(math.ceil(calls / 10))
-      local began = bench.now()
-      floor:call(calls)
-      return (bench.now() - began) / calls
-    end,
-  }
+  local function call(n) floor[method](floor, n) end
+  return { name = name, call = call, close = nothing, sample = function()
+    call(math.ceil(calls / 10))
+    local began = bench.now()
+    call(calls)
+    return (bench.now() - began) / calls
+  end }
 end
+
+function M.floor(name, what) return in_c("floor", "call", name, what) end
+
+-- The callback alone, called from C.
+function M.bare(name, what) return in_c("bare call", "bare", name, what) end
 
 -- run_of(position): the callback of a processor
 function M.declare(shape, run_of)
@@ -132,6 +135,19 @@ function M.tbb(shape, name, what)
   }, shape, function() graph:run(payload) end, what)
 end
 
+-- tidemill through its C interface, with processors in C that hand on their payload
+function M.native(shape, _, what)
+  local native = require_if_there "bench.native"
+  if not native then return end
+  local graph, payload = native(shape, what.workers), payload_of(what)
+  for _ = 1, 20 do graph:run(payload) end
+  return repeating({
+    name = "tidemill, C", workers = what.workers,
+    answer = function() return graph:payload(payload) end,
+    close = function() graph:close() end,
+  }, shape, function() graph:run(payload) end, what)
+end
+
 -- What a peer in Lua wants to know: how many dependencies each has, who depends on it, which
 -- dependency has its payload, and who has none.
 local function plan(shape)
@@ -161,6 +177,15 @@ function M.loop(shape, name, what)
   local run, payload = loop_peer.graph(plan(shape), callbacks.load(callbacks[name])), payload_of(what)
   local function call() return run(payload) end
   return repeating({ name = "Lua loop", answer = call }, shape, call, what)
+end
+
+-- What the C interface says about memory: bytes that a plan keeps, and bytes that a run keeps.
+function M.native_memory(shape)
+  local native = require_if_there "bench.native"
+  if not native then return end
+  local graph, plan_bytes, run_bytes = native(shape, 1)
+  graph:close()
+  return plan_bytes, run_bytes
 end
 
 -- Processes that share nothing: seconds until each has called the callback calls / n times.

@@ -15,6 +15,7 @@ extern "C" {
 #include <oneapi/tbb/task_arena.h>
 
 #include <atomic>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -78,8 +79,8 @@ struct Graph {
         lua_pushlstring(L, in.data(), in.size());
         const char *pushed = lua_tostring(L, -1);
         size_t size = 0;
-        if (lua_pcall(L, 1, 1, 0))
-            failed.store(true, std::memory_order_relaxed);
+        if (lua_pcall(L, 1, 1, 0) && !failed.exchange(true))
+            fprintf(stderr, "oneTBB's callback: %s\n", lua_tostring(L, -1));
         const char *answer = lua_tolstring(L, -1, &size);
         if (answer == pushed) {
             node.out = &in;
