@@ -27,7 +27,8 @@ namespace
 
 using Task = flow::continue_node<flow::continue_msg>;
 
-struct alignas(64) Node { // a cache line, but for the task
+// A cache line, but for the task.
+struct alignas(64) Node {
     const std::string *out = nullptr; // of `source`, or `own`
     std::string own;
     int source = -1; // the dependency with the greatest (rank, index)
