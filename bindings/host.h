@@ -12,6 +12,7 @@
 #define TI_DAG_TYPE "tidemill.dag"
 #define TI_RUN_TYPE "tidemill.run"
 #define TI_RESULT_TYPE "tidemill.result"
+#define TI_STREAM_TYPE "tidemill.stream"
 #define TI_ERROR_TYPE "tidemill.error"
 
 typedef struct ti_host_engine {
@@ -45,11 +46,28 @@ void ti_host_push_fields(lua_State *L, int index);
 int ti_host_fail(lua_State *L, ti_code code, const char *format, ...);
 
 /* In result.c */
+ti_host_run *ti_host_new_run(lua_State *L, const char *type);
+/* The dag at 1; raises for anything else. */
+ti_host_dag *ti_host_check_dag(lua_State *L);
+/* Reads the options of a run at `index` (none, nil or a table) into self->metadata and *options;
+ * nonzero: nil and an error are pushed. Raises for misuse. */
+int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_host_run *self,
+                         ti_run_options *options);
+/* Lua's collector does not see what C holds for its objects; so it is told. May run finalizers. */
+void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes);
+/* With a result on top, whose run has settled: leaves what dag:run returns for it, and returns how
+ * much that is. */
+int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_run *run);
 int ti_host_dag_run(lua_State *L); /* dag:run(payload, options) */
 /* start(dag, payload, options, notify) -> handle, the light userdata that next_settled returns for
  * it | nil, error */
 int ti_host_start(lua_State *L);
 void ti_host_open_results(lua_State *L);
+
+/* In stream.c: stream(dag, options of runs | nil, max_in_flight, ordered, source | nil) -> stream |
+ * nil, error */
+int ti_host_new_stream(lua_State *L);
+void ti_host_open_streams(lua_State *L);
 
 /* In outcome.c: what a settled run says, as Lua values. */
 void ti_outcome_push_metadata(lua_State *L, const ti_run *run);

@@ -147,6 +147,46 @@ static int engine_free(lua_State *L)
     return 0;
 }
 
+/* How many runs there are that engine:step or a stream has yet to deliver. */
+static int engine_pending(lua_State *L)
+{
+    ti_host_engine *self = check_engine(L);
+    lua_pushinteger(L, self->engine ? (lua_Integer)ti_engine_pending(self->engine) : 0);
+    return 1;
+}
+
+static int engine_pollfd(lua_State *L)
+{
+    ti_host_engine *self = check_engine(L);
+    int fd = self->engine ? ti_engine_pollfd(self->engine) : -1;
+    if (fd < 0)
+        return ti_host_fail(L, TI_E_INTERNAL, "the system gives no descriptor");
+    lua_pushinteger(L, fd);
+    return 1;
+}
+
+/* What cqueues asks of an object to poll, besides pollfd: wait for reading, as long as it takes. */
+static int engine_events(lua_State *L)
+{
+    check_engine(L);
+    lua_pushliteral(L, "r");
+    return 1;
+}
+
+static int engine_timeout(lua_State *L)
+{
+    check_engine(L);
+    return 0;
+}
+
+/* What luasocket asks, besides getfd: nothing is buffered where select can't see it. */
+static int engine_dirty(lua_State *L)
+{
+    check_engine(L);
+    lua_pushboolean(L, 0);
+    return 1;
+}
+
 static int engine_tostring(lua_State *L)
 {
     ti_host_engine *self = check_engine(L);
@@ -515,7 +555,12 @@ static int new_key(lua_State *L)
 static void open_types(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
-    static const luaL_Reg engine_methods[] = {{"close", engine_close}, {NULL, NULL}};
+    static const luaL_Reg engine_methods[] = {
+        {"close", engine_close},     {"pending", engine_pending},
+        {"pollfd", engine_pollfd},   {"getfd", engine_pollfd},
+        {"dirty", engine_dirty},     {"events", engine_events},
+        {"timeout", engine_timeout}, {NULL, NULL},
+    };
     static const luaL_Reg engine_meta[] = {
         {"__gc", engine_free},
         {"__close", engine_close},
@@ -540,6 +585,7 @@ static void open_types(lua_State *L)
     ti_host_new_type(L, "tidemill.compilation", none, compilation_meta);
     lua_pop(L, 4);
     ti_host_open_results(L);
+    ti_host_open_streams(L);
 }
 
 int luaopen_tidemill_core(lua_State *L)
@@ -552,6 +598,7 @@ int luaopen_tidemill_core(lua_State *L)
         {"new_key", new_key},
         {"next_settled", next_settled},
         {"start", ti_host_start},
+        {"stream", ti_host_new_stream},
         {"fields", push_fields},
         {"methods_of", methods_of},
         {"metatable", metatable},

@@ -10,7 +10,7 @@
 /* Lua's collector does not see what a result holds; it is told of this many bytes at a time. */
 #define GARBAGE_STEP ((size_t)256 << 10)
 
-static ti_host_run *new_run(lua_State *L, const char *type)
+ti_host_run *ti_host_new_run(lua_State *L, const char *type)
 {
     ti_host_run *self = tl_new_userdata(L, sizeof *self);
     *self = (ti_host_run){0};
@@ -38,7 +38,7 @@ static int run_free(lua_State *L)
     return 0;
 }
 
-static void tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
+void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
 {
     engine->garbage += bytes;
     if (engine->garbage < GARBAGE_STEP)
@@ -52,11 +52,10 @@ static void tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
     lua_gc(L, LUA_GCSTEP, kilobytes < 1 << 24 ? (int)kilobytes : 1 << 24);
 }
 
-/* (result) -> what dag:run returns for it */
-static int finish(lua_State *L, ti_host_engine *engine, ti_run *run)
+int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_run *run)
 {
     int result = lua_gettop(L);
-    tell_collector(L, engine, ti_load_relaxed(&run->bytes));
+    ti_host_tell_collector(L, engine, ti_load_relaxed(&run->bytes));
     ti_status status = ti_run_status(run);
     if (status == TI_COMPLETED)
         return 1;
@@ -72,8 +71,7 @@ static int finish(lua_State *L, ti_host_engine *engine, ti_run *run)
     return 2;
 }
 
-/* The engine of the dag at 1; raises for anything but a dag. */
-static ti_host_dag *check_dag(lua_State *L)
+ti_host_dag *ti_host_check_dag(lua_State *L)
 {
     ti_host_dag *dag = luaL_checkudata(L, 1, TI_DAG_TYPE);
     luaL_argcheck(L, dag->program, 1, "this dag has been closed");
@@ -153,13 +151,16 @@ static int read_metadata(lua_State *L, ti_host_dag *dag, ti_host_run *self)
     return self->metadata ? 0 : ti_host_fail(L, conversion.code, "%s", conversion.message);
 }
 
-/* Reads the options at 3 into self->metadata and *options; nonzero: nil and an error are pushed. */
-static int read_options(lua_State *L, ti_host_dag *dag, ti_host_run *self, ti_run_options *options)
+int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_host_run *self,
+                         ti_run_options *options)
 {
     int failed = 0;
-    luaL_checktype(L, 3, LUA_TTABLE);
+    *options = ti_run_defaults(dag->program->plan);
+    if (lua_isnoneornil(L, index))
+        return 0;
+    luaL_checktype(L, index, LUA_TTABLE);
     lua_pushnil(L);
-    while (!failed && lua_next(L, 3)) {
+    while (!failed && lua_next(L, index)) {
         switch (check_option(L)) {
         case OPTION_METADATA:
             failed = read_metadata(L, dag, self);
@@ -184,14 +185,12 @@ static int read_options(lua_State *L, ti_host_dag *dag, ti_host_run *self, ti_ru
 static int prepare(lua_State *L, ti_host_dag *dag, ti_host_run *self)
 {
     ti_conversion conversion = {.scratch = &dag->engine->scratch, .root = "payload"};
-    ti_run_options options = ti_run_defaults(dag->program->plan);
+    ti_run_options options;
     if (!dag->engine->engine || ti_engine_closed(dag->engine->engine))
         return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
-    if (!lua_isnoneornil(L, 3)) {
-        int failed = read_options(L, dag, self, &options);
-        if (failed)
-            return failed;
-    }
+    int failed = ti_host_read_options(L, 3, dag, self, &options);
+    if (failed)
+        return failed;
     self->input = ti_convert_to(L, 2, &conversion);
     if (!self->input)
         return ti_host_fail(L, conversion.code, "%s", conversion.message);
@@ -200,7 +199,8 @@ static int prepare(lua_State *L, ti_host_dag *dag, ti_host_run *self)
     self->input = self->metadata = NULL;
     if (!self->run)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for a run");
-    tell_collector(L, dag->engine, bytes + self->run->plan->count * sizeof *self->run->nodes);
+    ti_host_tell_collector(L, dag->engine,
+                           bytes + self->run->plan->count * sizeof *self->run->nodes);
     return 0;
 }
 
@@ -214,22 +214,22 @@ static int not_started(lua_State *L, ti_code code)
 
 int ti_host_dag_run(lua_State *L)
 {
-    ti_host_dag *dag = check_dag(L);
+    ti_host_dag *dag = ti_host_check_dag(L);
     lua_settop(L, 3);
-    ti_host_run *self = new_run(L, TI_RESULT_TYPE);
+    ti_host_run *self = ti_host_new_run(L, TI_RESULT_TYPE);
     int failed = prepare(L, dag, self);
     if (failed)
         return failed;
     ti_code code = ti_engine_run(dag->engine->engine, self->run);
-    return code ? not_started(L, code) : finish(L, dag->engine, self->run);
+    return code ? not_started(L, code) : ti_host_finish(L, dag->engine, self->run);
 }
 
 int ti_host_start(lua_State *L)
 {
-    ti_host_dag *dag = check_dag(L);
+    ti_host_dag *dag = ti_host_check_dag(L);
     bool notify = lua_toboolean(L, 4);
     lua_settop(L, 3);
-    ti_host_run *self = new_run(L, TI_RUN_TYPE);
+    ti_host_run *self = ti_host_new_run(L, TI_RUN_TYPE);
     ti_host_push_fields(L, lua_gettop(L));
     lua_pushvalue(L, 1);
     lua_setfield(L, -2, "dag");
@@ -238,7 +238,8 @@ int ti_host_start(lua_State *L)
     if (failed)
         return failed;
     self->engine = dag->engine;
-    self->run->notify = notify;
+    if (notify)
+        ti_engine_subscribe(dag->engine->engine, self->run);
     lua_pushlightuserdata(L, self->run);
     ti_code code = ti_engine_start(dag->engine->engine, self->run);
     return code ? not_started(L, code) : 2;
@@ -258,12 +259,12 @@ static int run_wait(lua_State *L)
     lua_Number seconds = luaL_optnumber(L, 2, -1);
     luaL_argcheck(L, lua_isnoneornil(L, 2) || seconds >= 0, 2, "a number of seconds expected");
     lua_settop(L, 1);
-    ti_host_run *result = new_run(L, TI_RESULT_TYPE);
+    ti_host_run *result = ti_host_new_run(L, TI_RESULT_TYPE);
     uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);
     if (!ti_engine_wait(self->run->program->engine, self->run, limit))
         return ti_host_fail(L, TI_E_TIMEOUT, "the run has not settled after %g s", (double)seconds);
     result->run = ti_run_retain(self->run);
-    return finish(L, self->engine, result->run);
+    return ti_host_finish(L, self->engine, result->run);
 }
 
 static int run_cancel(lua_State *L)

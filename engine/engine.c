@@ -119,7 +119,7 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_forks);
     engine->forks = ti_load_relaxed(&forks);
-    engine->settled_end = &engine->settled;
+    engine->descriptor = TI_NO_DESCRIPTOR;
     atomic_init(&engine->references, 1);
     open_seats(engine);
     int status = open_threading(engine);
@@ -224,6 +224,7 @@ void ti_engine_release(ti_engine *engine)
     if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
         return;
     ti_engine_close(engine);
+    ti_descriptor_close(&engine->descriptor);
     ti_pool_free(&engine->pool);
     ti_control_free(&engine->control);
     uv_cond_destroy(&engine->changed);
@@ -294,7 +295,7 @@ static bool enter_flight(ti_engine *engine, ti_run *run)
     return false;
 }
 
-static ti_code launch(ti_engine *engine, ti_run *run)
+ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
 {
     ti_program *program = run->program;
     const ti_plan *plan = run->plan;
@@ -312,28 +313,77 @@ static ti_code launch(ti_engine *engine, ti_run *run)
     if (!enter_flight(engine, run))
         return TI_E_CLOSED;
     ti_run_retain(run);
+    if (run->signals)
+        ti_add_sc(&engine->pending, 1);
     if (run->timeout)
         ti_control_expect(&engine->control, run->began + run->timeout);
     return TI_OK;
 }
 
-static void notify_settled(ti_engine *engine, ti_run *run)
+void ti_engine_subscribe(ti_engine *engine, ti_run *run)
 {
-    uv_mutex_lock(&engine->lock);
-    run->next_settled = NULL;
-    *engine->settled_end = run;
-    engine->settled_end = &run->next_settled;
-    uv_mutex_unlock(&engine->lock);
+    run->signals = run->listed = true;
+    run->list = &engine->settled;
 }
 
 ti_run *ti_engine_next_settled(ti_engine *engine)
 {
     uv_mutex_lock(&engine->lock);
-    ti_run *run = engine->settled;
-    if (run && !(engine->settled = run->next_settled))
-        engine->settled_end = &engine->settled;
+    ti_run *run = ti_settled_take(&engine->settled);
+    if (!run)
+        ti_descriptor_clear(&engine->descriptor);
     uv_mutex_unlock(&engine->lock);
+    if (run)
+        ti_sub_sc(&engine->pending, 1);
     return run;
+}
+
+int ti_engine_pollfd(ti_engine *engine)
+{
+    uv_mutex_lock(&engine->lock);
+    int fd = ti_descriptor_open(&engine->descriptor, ti_load_sc(&engine->pending) > 0);
+    uv_mutex_unlock(&engine->lock);
+    return fd;
+}
+
+uint32_t ti_engine_pending(ti_engine *engine)
+{
+    return ti_load_sc(&engine->pending);
+}
+
+void ti_engine_unlist(ti_engine *engine, ti_settled *list, ti_run *runs)
+{
+    if (forked(engine))
+        return;
+    uv_mutex_lock(&engine->lock);
+    for (ti_run *run = runs; run; run = run->after)
+        run->list = NULL;
+    for (ti_run *run; (run = ti_settled_take(list));)
+        ti_run_release(run); /* never the last reference: it is one of `runs` */
+    uv_mutex_unlock(&engine->lock);
+}
+
+/* The run has settled; true: somebody waits for it. Who sees that by its phase finds it in its
+ * list, too, because that needs the lock. */
+static bool announce(ti_engine *engine, ti_run *run)
+{
+    uv_mutex_lock(&engine->lock);
+    bool awaited = ti_exchange_sc(&run->phase, TI_SETTLED) == TI_AWAITED;
+    if (run->listed && run->list) {
+        ti_settled_add(run->list, ti_run_retain(run));
+        awaited = awaited || run->list->awaited;
+    }
+    if (run->signals)
+        ti_descriptor_signal(&engine->descriptor);
+    uv_mutex_unlock(&engine->lock);
+    return awaited;
+}
+
+static bool set_settled(ti_engine *engine, ti_run *run)
+{
+    if (run->listed || run->signals)
+        return announce(engine, run);
+    return ti_exchange_sc(&run->phase, TI_SETTLED) == TI_AWAITED;
 }
 
 void ti_engine_settle(ti_engine *engine, ti_run *run)
@@ -341,35 +391,30 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
     if (run->profile)
         run->ended = ti_now();
     run->verdict = ti_load_relaxed(&run->stop);
-    bool notify = run->notify;
-    bool awaited = ti_exchange_sc(&run->phase, TI_SETTLED) == TI_AWAITED;
-    if (notify)
-        notify_settled(engine, ti_run_retain(run));
+    bool awaited = set_settled(engine, run);
     bool last = ti_sub_sc(&engine->in_flight, 1) == 1 && ti_load_sc(&engine->closing);
     if (awaited || last)
         broadcast(engine);
     ti_run_release(run);
 }
 
+void ti_engine_refuse(ti_engine *engine, ti_run *run)
+{
+    for (uint32_t i = 0; i < run->plan->count; i++)
+        run->nodes[i].status = TI_CANCELLED;
+    run->verdict = TI_STOP_CANCELLED;
+    if (run->signals)
+        ti_add_sc(&engine->pending, 1);
+    set_settled(engine, run);
+}
+
 void ti_engine_queue(ti_engine *engine, ti_node *chain)
 {
+    ti_node *last;
     if (!chain)
         return;
-    ti_node *first = NULL, *last = NULL;
-    while (chain) {
-        ti_node *node = chain;
-        chain = node->next;
-        node->status = TI_READY;
-        if (node->run->executor->queue)
-            node = node->run->executor->queue(node); /* from here on the node may run */
-        node->next = NULL;
-        if (last)
-            last->next = node;
-        else
-            first = node;
-        last = node;
-    }
-    ti_inbox_send(&engine->inbox, first, last);
+    chain = ti_executor_queue(chain, &last); /* from here on they may run */
+    ti_inbox_send(&engine->inbox, chain, last);
     ti_pool_wake(&engine->pool);
 }
 
@@ -551,28 +596,19 @@ void ti_engine_give_up(ti_engine *engine, uint64_t now)
     }
 }
 
-/* Leaves the entry points in the inbox for whoever comes. */
-static void send_entries(ti_engine *engine, ti_run *run)
-{
-    uint32_t entries = run->plan->entries;
-    for (uint32_t i = 0; i < entries; i++)
-        run->nodes[i].next = i + 1 < entries ? &run->nodes[i + 1] : NULL;
-    ti_engine_queue(engine, &run->nodes[0]);
-}
-
 static void work_as_guest(ti_engine *engine, ti_worker *worker, ti_run *run)
 {
-    worker->guest = run;
-    ti_worker_enter(worker, run);
+    worker->guest = run->group;
+    ti_worker_enter(worker, ti_run_entries(run, NULL));
     do
         ti_worker_drain(worker);
-    while (!ti_run_settled(run) && ti_worker_find(worker));
+    while (!ti_run_settled(run) && ti_worker_find(worker, run));
     ti_engine_leave(engine, worker);
 }
 
 ti_code ti_engine_run(ti_engine *engine, ti_run *run)
 {
-    ti_code code = launch(engine, run);
+    ti_code code = ti_engine_launch(engine, run);
     if (code)
         return code;
     bool keep_off =
@@ -583,7 +619,7 @@ ti_code ti_engine_run(ti_engine *engine, ti_run *run)
     if (worker)
         work_as_guest(engine, worker, run);
     else
-        send_entries(engine, run);
+        ti_engine_queue(engine, ti_run_entries(run, NULL));
     ti_engine_wait(engine, run, UINT64_MAX);
     return TI_OK;
 }
@@ -594,29 +630,52 @@ ti_code ti_engine_start(ti_engine *engine, ti_run *run)
         return TI_E_CLOSED;
     if (!ti_pool_ensure(&engine->pool))
         return ti_engine_closed(engine) ? TI_E_CLOSED : TI_E_INTERNAL;
-    ti_code code = launch(engine, run);
+    ti_code code = ti_engine_launch(engine, run);
     if (!code)
-        send_entries(engine, run);
+        ti_engine_queue(engine, ti_run_entries(run, NULL));
     return code;
+}
+
+/* With the lock; `limit` is what ti_engine_wait takes. False: that is over. */
+static bool wait_for_change(ti_engine *engine, uint64_t began, uint64_t limit)
+{
+    uint64_t spent = limit == 0 || limit == UINT64_MAX ? 0 : uv_hrtime() - began;
+    if (spent >= limit)
+        return false;
+    if (limit == UINT64_MAX)
+        uv_cond_wait(&engine->changed, &engine->lock);
+    else
+        uv_cond_timedwait(&engine->changed, &engine->lock, limit - spent);
+    return true;
 }
 
 bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds)
 {
-    if (ti_run_settled(run) || forked(engine))
+    if (nanoseconds == 0 || ti_run_settled(run) || forked(engine))
         return ti_run_settled(run);
-    uint64_t began = uv_hrtime(), spent = 0;
-    uv_mutex_lock(&engine->lock);
+    uint64_t began = uv_hrtime();
     unsigned phase = TI_IN_FLIGHT;
+    uv_mutex_lock(&engine->lock);
     ti_cas_sc(&run->phase, &phase, TI_AWAITED);
-    while (!ti_run_settled(run) && spent < nanoseconds) {
-        if (nanoseconds == UINT64_MAX)
-            uv_cond_wait(&engine->changed, &engine->lock);
-        else
-            uv_cond_timedwait(&engine->changed, &engine->lock, nanoseconds - spent);
-        spent = uv_hrtime() - began;
-    }
+    while (!ti_run_settled(run) && wait_for_change(engine, began, nanoseconds))
+        ;
     uv_mutex_unlock(&engine->lock);
     return ti_run_settled(run);
+}
+
+ti_run *ti_engine_wait_for_any(ti_engine *engine, ti_settled *list, uint64_t nanoseconds)
+{
+    if (forked(engine))
+        return NULL;
+    uint64_t began = nanoseconds ? uv_hrtime() : 0;
+    uv_mutex_lock(&engine->lock);
+    list->awaited = true;
+    while (!list->first && wait_for_change(engine, began, nanoseconds))
+        ;
+    list->awaited = false;
+    ti_run *run = ti_settled_take(list);
+    uv_mutex_unlock(&engine->lock);
+    return run;
 }
 
 void ti_engine_enlist(ti_engine *engine, ti_run *run)

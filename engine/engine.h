@@ -10,6 +10,7 @@
 #include "engine/control.h"
 #include "engine/inbox.h"
 #include "engine/pool.h"
+#include "engine/settled.h"
 #include "engine/worker.h"
 
 #define TI_MOST_WORKERS 1024
@@ -36,14 +37,15 @@ typedef struct ti_engine {
     atomic_uint references;      /* [atomic] */
     atomic_uchar closing;        /* [atomic] */
     uv_mutex_t lock;
-    uv_cond_t changed; /* with lock: a run settled, or a claimed seat is free */
-    ti_run *runs;      /* [lock:engine] all that exist, idle ones too */
-    ti_run *settled,
-        **settled_end; /* [lock:engine] runs to be notified of, each with a reference */
-    uint32_t closers;  /* [lock:engine] 1 once somebody closes it */
-    bool closed;       /* [lock:engine] */
+    uv_cond_t changed;        /* with lock: a run settled, or a claimed seat is free */
+    ti_run *runs;             /* [lock:engine] all that exist, idle ones too */
+    ti_settled settled;       /* [lock:engine] of runs that were subscribed to */
+    ti_descriptor descriptor; /* [lock:engine] */
+    uint32_t closers;         /* [lock:engine] 1 once somebody closes it */
+    bool closed;              /* [lock:engine] */
     _Alignas(TI_CACHE_LINE) atomic_uint in_flight; /* [atomic] */
     atomic_uint_fast64_t launched;                 /* [atomic] runs so far */
+    atomic_uint pending;                           /* [atomic] see ti_engine_pending */
     ti_inbox inbox;
     ti_pool pool;
     ti_control control;
@@ -90,14 +92,40 @@ ti_code ti_engine_start(ti_engine *engine, ti_run *run);
  * UINT64_MAX: as long as it takes. */
 bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds);
 
-/* After the engine has closed, too: whoever uses `notify` takes them all before it lets go of the
- * engine. The run that settled first of those with `notify`, with a reference; NULL: none has. */
+/* Takes the first run of a list, which must have been made for it; blocks as ti_engine_wait does
+ * until there is one. */
+ti_run *ti_engine_wait_for_any(ti_engine *engine, ti_settled *list, uint64_t nanoseconds);
+
+/* Has a run that has not started left in the list of ti_engine_next_settled when it has settled. */
+void ti_engine_subscribe(ti_engine *engine, ti_run *run);
+
+/* Of the runs that were subscribed to, the one that settled first, with a reference; NULL: none
+ * has, and the descriptor is not readable until another run settles. After the engine has closed,
+ * too: whoever subscribes takes them all before it lets go of the engine. */
 ti_run *ti_engine_next_settled(ti_engine *engine);
+
+/* A descriptor that is readable when a run that signals (it was subscribed to, or is of a stream in
+ * the background) has settled; for poll(2) and event loops, never to be read or closed. Whoever it
+ * wakes calls ti_engine_next_settled until that returns NULL, and then takes what streams have.
+ * Made at the first call, it lives as long as the engine. -1: the system gives none. */
+int ti_engine_pollfd(ti_engine *engine);
+
+/* Runs that signal and are in flight, or have settled and not been taken. */
+uint32_t ti_engine_pending(ti_engine *engine);
 
 /* Takes a worker's seat, waiting until it is free, so that its contexts can be worked on. NULL: the
  * engine has closed. */
 ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index);
 void ti_engine_leave(ti_engine *engine, ti_worker *worker);
+
+/* For stream.c: puts a run in flight, as ti_engine_start does; its entry points are the caller's to
+ * queue. And a run that never was in flight settles as cancelled. */
+ti_code ti_engine_launch(ti_engine *engine, ti_run *run);
+void ti_engine_refuse(ti_engine *engine, ti_run *run);
+
+/* Nobody takes from a list any more, nor of `runs`, linked by `after`, those that were to be left
+ * there. */
+void ti_engine_unlist(ti_engine *engine, ti_settled *list, ti_run *runs);
 
 /* For worker.c, pool.c and run.c: */
 static inline ti_worker *ti_engine_worker(ti_engine *engine, uint32_t index)

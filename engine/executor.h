@@ -43,6 +43,10 @@ extern const ti_executor ti_executor_level;
 /* NULL is fine. */
 void ti_queue_free(struct ti_queue *queue);
 
+/* Makes a chain of nodes ready: returns the chain of their tickets, in the same order, and its end.
+ */
+ti_node *ti_executor_queue(ti_node *chain, ti_node **last);
+
 /* Delivers one event from a processor to each of its dependents; those for which it was the last
  * become ready. What `reactive` does, and a part of others. */
 void ti_executor_send_events(struct ti_worker *worker, ti_run *run, const ti_step *step);

@@ -20,6 +20,22 @@ ti_strategy ti_strategy_named(const char *name)
     return TI_REACTIVE;
 }
 
+ti_node *ti_executor_queue(ti_node *chain, ti_node **last)
+{
+    ti_node *tickets = NULL, **end = &tickets;
+    while (chain) {
+        ti_node *node = chain;
+        chain = node->next;
+        node->status = TI_READY;
+        if (node->run->executor->queue)
+            node = node->run->executor->queue(node);
+        *end = *last = node;
+        end = &node->next;
+    }
+    *end = NULL;
+    return tickets;
+}
+
 /* Delivers one event; true if it was the last the node waited for. A count of one can only be ours:
  * then nobody else will touch it. */
 static bool deliver(ti_node *node)

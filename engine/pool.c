@@ -40,7 +40,7 @@ static void sit_and_work(ti_pool *pool, ti_thread *thread)
 {
     ti_worker *worker = ti_engine_sit(pool->engine, pool->limit - 1 - thread->index);
     while (worker) {
-        if (!ti_worker_find(worker))
+        if (!ti_worker_find(worker, NULL))
             break;
         give_up_search(pool);
         if (ti_engine_beckons(pool->engine))

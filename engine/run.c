@@ -154,7 +154,8 @@ ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata,
     run->input = input;
     run->metadata = metadata;
     run->profile = options->profile;
-    run->notify = false;
+    run->signals = run->listed = false;
+    run->group = run;
     run->timeout = options->timeout;
     run->slots = program->plan->max_concurrency ? program->plan->max_concurrency : UINT32_MAX / 2;
     run->slot_waiters = 0;
@@ -230,6 +231,15 @@ void ti_run_destroy(ti_run *run)
     free(run->times);
     free(run->nodes);
     free(run);
+}
+
+ti_node *ti_run_entries(ti_run *run, ti_node *rest)
+{
+    for (uint32_t i = 0; i < run->plan->entries; i++) {
+        run->nodes[i].next = rest;
+        rest = &run->nodes[i];
+    }
+    return rest;
 }
 
 bool ti_run_stop(ti_run *run, ti_stop stop, const char *reason, size_t size)

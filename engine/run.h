@@ -101,7 +101,9 @@ typedef struct ti_run {
     uint64_t began;
     uint32_t light_ns;
     ti_times *times;       /* per step, when profiled */
-    bool notify;           /* leave it in ti_engine.settled when it has */
+    bool signals;          /* the engine's descriptor tells when it has settled */
+    bool listed;           /* it is left in a list then */
+    const void *group;     /* what a guest works for; the run itself, or its stream */
     ti_attempts *attempts; /* per step, when the plan has retries */
     const struct ti_executor *executor;
     uint64_t timeout; /* ns; 0: none */
@@ -117,8 +119,13 @@ typedef struct ti_run {
     uint64_t ended;  /* when profiled */
     ti_stop verdict; /* what `stop` was: a later cancel changes nothing */
 
+    /* for who started it */
+    uint64_t tag;
+    struct ti_run *before, *after; /* in its stream */
+
     struct ti_run *next_idle;       /* [lock:engine] */
     struct ti_run *next_late;       /* [loop] */
+    struct ti_settled *list;        /* [lock:engine] NULL: nobody takes it any more */
     struct ti_run *next_settled;    /* [lock:engine] */
     struct ti_run *previous, *next; /* [lock:engine] all runs of the engine, idle ones too */
 
@@ -170,10 +177,19 @@ void ti_run_destroy(ti_run *run);
 bool ti_run_cancel(ti_run *run, const char *reason, size_t size);
 bool ti_run_stop(ti_run *run, ti_stop stop, const char *reason, size_t size);
 
+/* A run that has not started never will: a stream settles it as cancelled. */
+static inline void ti_run_refuse(ti_run *run)
+{
+    ti_store_relaxed(&run->stop, TI_STOP_CANCELLED);
+}
+
 static inline bool ti_run_settled(ti_run *run)
 {
     return ti_load_acquire(&run->phase) == TI_SETTLED;
 }
+
+/* Its entry points as a chain, linked by `next`, the first one last, and another chain behind. */
+ti_node *ti_run_entries(ti_run *run, ti_node *rest);
 
 /* After it has settled: */
 

@@ -95,10 +95,11 @@ static void fold(ti_worker *worker)
         ti_engine_settle(worker->engine, run);
 }
 
-/* A guest works for its own run alone, as long as there is somebody for the others. */
+/* A guest works for its own runs alone, as long as there is somebody for the others. */
 static bool belongs_here(const ti_worker *worker, const ti_node *node)
 {
-    return !worker->guest || node->run == worker->guest || !ti_pool_ensure(&worker->engine->pool);
+    return !worker->guest || node->run->group == worker->guest ||
+           !ti_pool_ensure(&worker->engine->pool);
 }
 
 /* Nodes, of any run, that got their permits. */
@@ -482,13 +483,6 @@ double ti_worker_time_left(const ti_worker *worker)
     return deadline > now ? (double)(deadline - now) / 1e9 : 0;
 }
 
-void ti_worker_enter(ti_worker *worker, ti_run *run)
-{
-    ti_worker_ready(worker, &run->nodes[0]);
-    for (uint32_t i = run->plan->entries; i > 1; i--)
-        ti_worker_ready(worker, &run->nodes[i - 1]);
-}
-
 void ti_worker_drain(ti_worker *worker)
 {
     ti_node *node;
@@ -514,24 +508,38 @@ ti_node *ti_worker_scatter(ti_worker *worker)
     return chain;
 }
 
-/* Takes over a chain of tickets, the newest first. The oldest are to run first: they are pushed
- * last, and what the ring has no room for is set aside before. */
+/* Takes over a chain of tickets, of one at least. The last is to run first, so it is hot, and what the ring has no
+ * room for is set aside before. With nothing hot. */
 static void take_over(ti_worker *worker, ti_node *node)
 {
     int64_t excess = -(int64_t)(TI_DEQUE_SIZE / 2);
     for (const ti_node *each = node; each; each = each->next)
         excess++;
-    for (; node; excess--) {
-        ti_node *next = node->next;
+    for (ti_node *next; (next = node->next); excess--) {
         if (excess > 0)
             set_aside(worker, node);
         else
             ti_worker_push(worker, node);
         node = next;
     }
+    worker->hot = node;
 }
 
-/* A guest that took what is not of its run gives it to the engine's threads. */
+void ti_worker_enter(ti_worker *worker, ti_node *chain)
+{
+    ti_node *last;
+    take_over(worker, ti_executor_queue(chain, &last));
+}
+
+static bool take_inbox(ti_worker *worker)
+{
+    ti_node *chain = ti_inbox_take(&worker->engine->inbox);
+    if (chain)
+        take_over(worker, chain);
+    return chain != NULL;
+}
+
+/* A guest that took what is not of its group gives it to the engine's threads. */
 static bool keep(ti_worker *worker, ti_node *node)
 {
     if (belongs_here(worker, node)) {
@@ -560,17 +568,12 @@ static bool steal(ti_worker *worker)
     return false;
 }
 
-bool ti_worker_find(ti_worker *worker)
+bool ti_worker_find(ti_worker *worker, ti_run *until)
 {
-    ti_engine *engine = worker->engine;
     for (int round = 0; round < FIND_ROUNDS; round++) {
-        if (worker->guest && ti_run_settled(worker->guest))
+        if (until && ti_run_settled(until))
             return false;
-        if (!worker->guest && !ti_inbox_empty(&engine->inbox)) {
-            take_over(worker, ti_inbox_take(&engine->inbox));
-            return true;
-        }
-        if (steal(worker))
+        if ((!worker->guest && take_inbox(worker)) || steal(worker))
             return true;
         ti_relax();
     }

@@ -24,7 +24,7 @@ struct ti_worker {
     ti_run *tally_run;  /* processors of this run ... */
     uint32_t tally;     /* ... that finished here and are not yet taken from its `remaining` */
     size_t tally_bytes; /* what they made, likewise */
-    ti_run *guest;      /* the only run that the thread here works for, or NULL: any */
+    const void *guest;  /* the only ti_run.group that the thread here works for, or NULL: any */
     uint32_t random;
     atomic_uint
         progress;  /* [atomic] written by [seat]: callbacks begun, for the control loop's watch */
@@ -83,8 +83,8 @@ static inline void ti_worker_ready(ti_worker *worker, ti_node *node)
         worker->hot = node;
 }
 
-/* Makes the entry points of a run that has not started ready here. */
-void ti_worker_enter(ti_worker *worker, ti_run *run);
+/* Makes a chain of nodes ready here; the last one runs first. */
+void ti_worker_enter(ti_worker *worker, ti_node *chain);
 
 /* Runs ready work of this worker until there is none. */
 void ti_worker_drain(ti_worker *worker);
@@ -92,8 +92,8 @@ void ti_worker_drain(ti_worker *worker);
 /* Takes all tickets that are queued here, as a chain. */
 ti_node *ti_worker_scatter(ti_worker *worker);
 
-/* Looks for work elsewhere, for a few microseconds; true: there is something to drain. A guest
- * finds only what belongs to its own run, and stops looking when that has settled. */
-bool ti_worker_find(ti_worker *worker);
+/* Looks for work elsewhere, for a few microseconds, or until a run (or NULL) has settled; true:
+ * there is something to drain. A guest finds only what belongs to its own group. */
+bool ti_worker_find(ti_worker *worker, ti_run *until);
 
 #endif

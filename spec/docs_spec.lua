@@ -258,7 +258,9 @@ describe(DEFINITIONS, function()
     assert.same(util.keys(functions), defined "tidemill")
   end)
 
-  for owner, type_name in pairs { Engine = "tidemill.engine", Dag = "tidemill.dag", Run = "tidemill.run" } do
+  for owner, type_name in pairs {
+    Engine = "tidemill.engine", Dag = "tidemill.dag", Run = "tidemill.run", Stream = "tidemill.stream",
+  } do
     it("defines the methods of " .. type_name, function()
       assert.same(util.keys(require "tidemill.core".methods_of(type_name)), defined(owner))
     end)

@@ -205,6 +205,96 @@ function Dag:start(payload, options, callback)
   return run
 end
 
+local MOST_IN_FLIGHT = 2 ^ 20
+
+-- What is wrong with an option of a stream, or nil.
+local function stream_problem(key, value)
+  if key == "ordered" then
+    return type(value) ~= "boolean" and ("must be true or false, but it is a %s"):format(type(value)) or nil
+  elseif type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > MOST_IN_FLIGHT then
+    return ("must be a whole number from 1 to %d, but it is %s"):format(MOST_IN_FLIGHT, tostring(value))
+  end
+end
+
+-- Takes the options of a stream apart: those of the stream, and a table of those of its runs.
+local function split_options(dag, options, level)
+  local own, rest = { max_in_flight = 4 * core.fields(dag).engine.workers, ordered = true }, {}
+  for key, value in pairs(options or {}) do
+    if own[key] == nil then
+      rest[key] = value
+    else
+      local problem = stream_problem(key, value)
+      if problem then error(("option '%s' %s"):format(key, problem), level + 1) end
+      own[key] = value
+    end
+  end
+  return own, rest
+end
+
+local function new_stream(dag, options, source)
+  local own, rest = split_options(dag, options, 3)
+  local ok, stream, err = pcall(core.stream, dag, rest, own.max_in_flight, own.ordered, source)
+  if not ok then error(stream, 3) end
+  return stream, err
+end
+
+local function list_source(list)
+  local i = 0
+  return function()
+    i = i + 1
+    return list[i]
+  end
+end
+
+local function check_dag(dag, method)
+  if debug.getmetatable(dag) ~= core.metatable "tidemill.dag" then
+    misuse("call dag:%s(...) with a colon: its first argument must be the dag", method)
+  end
+end
+
+local function callable(value)
+  local meta = debug.getmetatable(value)
+  return type(value) == "function" or type(meta) == "table" and meta.__call ~= nil
+end
+
+--- Many runs, a bounded number in flight: for input, result, err in dag:stream(source, options?). The source is
+-- a function, which is called for one payload after another until it returns nil. What is in flight when the
+-- loop is left is cancelled (in Lua 5.4 at once, else with stream:close() or by the collector).
+--
+-- dag:stream(options?) returns a stream that has no source: stream:push(payload), stream:results(seconds?).
+function Dag:stream(source, options)
+  check_dag(self, "stream")
+  if source == nil or type(source) == "table" and options == nil and not callable(source) then
+    return new_stream(self, source)
+  elseif not callable(source) then
+    error(("the source of dag:stream must be a function, but it is a %s"):format(type(source)), 2)
+  end
+  local stream, err = new_stream(self, options, source)
+  if not stream then return nil, err end
+  return stream, nil, nil, stream
+end
+
+--- Runs every payload of a list. Returns a list of their results, with `false` where there is none, and the
+-- errors by index, or nil if there are none.
+function Dag:map(list, options)
+  check_dag(self, "map")
+  if type(list) ~= "table" then
+    error(("dag:map takes a list of payloads, but it got a %s"):format(type(list)), 2)
+  end
+  local stream, why = new_stream(self, options, list_source(list))
+  if not stream then return nil, why end
+  local results, errs, count = {}, nil, 0
+  for _, result, err in stream do
+    count = count + 1
+    results[count] = result or false
+    if err then
+      errs = errs or {}
+      errs[count] = err
+    end
+  end
+  return results, errs
+end
+
 --- Calls back for every run that has settled since; returns how many. What a callback raises comes out
 -- here, and the rest wait for the next step.
 function Engine:step()

@@ -41,13 +41,13 @@ static void a_worker_finds_what_was_sent_and_drains_it(void)
 {
     tt_native native = {.call = tt_increment};
     tt_bench it = sit_at_all(tt_chain(10), &native);
-    CHECK(ti_worker_find(it.a));
+    CHECK(ti_worker_find(it.a, NULL));
     CHECK(ti_inbox_empty(&it.engine->inbox));
     CHECK_INT(native.called, 0);
     ti_worker_drain(it.a);
     CHECK_INT(native.called, 10);
     CHECK_INT(tt_result(it.run), 11);
-    CHECK(!ti_worker_find(it.a));
+    CHECK(!ti_worker_find(it.a, NULL));
     leave_all(it);
 }
 
@@ -55,7 +55,7 @@ static void all_that_is_ready_runs_though_the_ring_is_full(void)
 {
     tt_native native = {.call = tt_increment};
     tt_bench it = sit_at_all(tt_fan(5 * TI_DEQUE_SIZE), &native);
-    CHECK(ti_worker_find(it.a));
+    CHECK(ti_worker_find(it.a, NULL));
     CHECK(it.a->overflows > 0);
     ti_worker_drain(it.a);
     CHECK_INT(it.a->overflows, 0);
@@ -67,10 +67,10 @@ static void only_what_is_offered_is_stolen(void)
 {
     tt_native native = {.call = tt_increment};
     tt_bench it = sit_at_all(tt_fan(3), &native);
-    CHECK(ti_worker_find(it.a));
-    CHECK(!ti_worker_find(it.b));
+    CHECK(ti_worker_find(it.a, NULL));
+    CHECK(!ti_worker_find(it.b, NULL));
     ti_store_sc(&it.a->offers, 1);
-    CHECK(ti_worker_find(it.b));
+    CHECK(ti_worker_find(it.b, NULL));
     ti_worker_drain(it.b);
     CHECK_INT(native.called, 1);
     CHECK(!ti_run_settled(it.run));
@@ -87,17 +87,17 @@ static void a_guest_works_for_its_own_run_only(void)
     tt_bench it = sit_at_all(tt_fan(3), &native);
     ti_run *own = tt_run_new(it.program, 1);
     it.b->guest = own;
-    CHECK(!ti_worker_find(it.b));
-    CHECK(ti_worker_find(it.a));
+    CHECK(!ti_worker_find(it.b, NULL));
+    CHECK(ti_worker_find(it.a, NULL));
     ti_store_sc(&it.a->offers, 1);
-    CHECK(!ti_worker_find(it.b));
+    CHECK(!ti_worker_find(it.b, NULL));
     CHECK(!ti_inbox_empty(&it.engine->inbox));
     it.b->guest = it.run;
     ti_store_sc(&it.a->offers, 1);
-    while (ti_worker_find(it.b))
+    while (ti_worker_find(it.b, NULL))
         ti_worker_drain(it.b);
     it.b->guest = NULL;
-    while (ti_worker_find(it.b))
+    while (ti_worker_find(it.b, NULL))
         ti_worker_drain(it.b);
     ti_worker_drain(it.a);
     CHECK_INT(native.called, 3);
@@ -110,9 +110,9 @@ static void the_last_worker_settles_the_run(void)
 {
     tt_native native = {.call = tt_increment};
     tt_bench it = sit_at_all(tt_fan(2), &native);
-    CHECK(ti_worker_find(it.a));
+    CHECK(ti_worker_find(it.a, NULL));
     ti_store_sc(&it.a->offers, 1);
-    CHECK(ti_worker_find(it.b));
+    CHECK(ti_worker_find(it.b, NULL));
     ti_worker_drain(it.a);
     CHECK_INT(it.run->remaining, 1);
     CHECK(!ti_run_settled(it.run));
@@ -132,7 +132,7 @@ static void a_worker_mixes_runs_and_settles_each(void)
         CHECK_INT(ti_engine_start(it.engine, runs[i]), TI_OK);
     }
     CHECK_INT(it.engine->in_flight, 51);
-    CHECK(ti_worker_find(it.a));
+    CHECK(ti_worker_find(it.a, NULL));
     ti_worker_drain(it.a);
     CHECK_INT(it.engine->in_flight, 0);
     for (int i = 0; i < 50; i++) {

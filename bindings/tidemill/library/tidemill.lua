@@ -182,6 +182,49 @@ function Dag:run(payload, options) end
 ---@overload fun(self, payload: tidemill.Value, callback: tidemill.Callback): tidemill.Run?, tidemill.Error?
 function Dag:start(payload, options, callback) end
 
+---@class tidemill.StreamOptions: tidemill.RunOptions
+---@field max_in_flight? integer pushed or pulled and not handed back; default: 4 for each worker
+---@field ordered? boolean results come in the order of their inputs; default: true
+
+---Many runs, a bounded number in flight. Calling it is the iterator of a generic `for`; a `<close>` variable, or
+---collecting it, closes it.
+---@class tidemill.Stream
+---@operator call: tidemill.Value, tidemill.Result?, tidemill.Error?
+local Stream = {}
+
+---Starts a run on the engine's threads.
+---@param payload tidemill.Value
+---@return boolean? pushed nil with `queue_full` when `max_in_flight` are in flight
+---@return tidemill.Error? err
+function Stream:push(payload) end
+
+---An iterator over what has been pushed, as it settles. Ends when nothing is in flight, or nothing settles for so many
+---seconds; 0: does not wait.
+---@param seconds? number
+---@return fun(): tidemill.Value, tidemill.Result?, tidemill.Error?
+function Stream:results(seconds) end
+
+---@return integer count pushed or pulled, and not handed back
+function Stream:in_flight() end
+
+---Cancels what is in flight. May be called again.
+function Stream:close() end
+
+---Runs whatever a source returns, call after call, until that is nil: for input, result, err in dag:stream(source) do.
+---@param source fun(): tidemill.Value
+---@param options? tidemill.StreamOptions
+---@return tidemill.Stream? stream
+---@return tidemill.Error? err
+---@overload fun(self, options?: tidemill.StreamOptions): tidemill.Stream?, tidemill.Error?
+function Dag:stream(source, options) end
+
+---Runs every payload of a list.
+---@param list tidemill.Value[]
+---@param options? tidemill.StreamOptions
+---@return (tidemill.Result | false)[]? results false where there is none
+---@return table<integer, tidemill.Error>? errors by index; nil: there are none
+function Dag:map(list, options) end
+
 ---Workers, each with a Lua state of its own.
 ---@class tidemill.Engine
 ---@field workers integer
@@ -202,6 +245,33 @@ function Engine:dag(declaration) end
 ---Calls back for runs that have settled. Does not wait.
 ---@return integer count how many
 function Engine:step() end
+
+---A descriptor that is readable when a run has settled that `step` is to call back for, or that was pushed into a
+---stream. Poll it; never read or close it.
+---@return integer? fd
+---@return tidemill.Error? err
+function Engine:pollfd() end
+
+---`pollfd`, for luasocket.
+---@return integer? fd
+---@return tidemill.Error? err
+function Engine:getfd() end
+
+---For luasocket.
+---@return boolean dirty
+function Engine:dirty() end
+
+---For cqueues.
+---@return string events
+function Engine:events() end
+
+---For cqueues.
+---@return nil
+function Engine:timeout() end
+
+---Runs that `step` is yet to call back for, and those pushed into streams and not taken.
+---@return integer count
+function Engine:pending() end
 
 ---Cancels what is in flight, waits for it, and ends the threads. May be called again.
 function Engine:close() end
