@@ -14,18 +14,16 @@ end
 
 local TRIES, DISTURBED = 4, 0.05
 
--- The host's garbage is collected between samples, not in them. Where other programs kept this one
+-- Each sample begins without garbage, and pays for what it makes. Where other programs kept this one
 -- from its cores for a part of the sample, it is taken again, and the least disturbed one counts.
 local function take(side)
   local best, least = nil, math.huge
   for _ = 1, TRIES do
     collectgarbage()
-    collectgarbage "stop"
     local waited, began = bench.waited(), bench.now()
     local time = side.sample()
     local took = bench.now() - began
     local share = (bench.waited() - waited) / took
-    collectgarbage "restart"
     if share < least then best, least = time, share end
     if least < DISTURBED then break end
   end

@@ -38,7 +38,6 @@ end
 local function measure_workload(name, callback, seconds, old, saved)
   local floor = sides.floor(callback)
   local list = { floor, side_of(name, callback, 1), side_of(name, callback, 2) }
-  if #list == 1 then return end
   measure.rounds(list, seconds)
   for _, side in ipairs(list) do
     print_row(name, side, floor, old, saved)

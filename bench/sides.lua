@@ -92,8 +92,6 @@ end
 function M.stream(shape, name, what)
   local engine = tm.engine { workers = what.workers }
   local dag = assert(engine:dag(M.declare(shape, always(callbacks.load(callbacks[name])))))
-  local there, stream = pcall(function() return dag.stream end)
-  if not there or not stream then return engine:close() end
   local payload, runs = payload_of(what), what.runs or 2000
   local options = { max_in_flight = what.max_in_flight or 64, ordered = what.ordered ~= false }
   local function call(n)
