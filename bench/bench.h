@@ -11,7 +11,8 @@
 int bench_floor(lua_State *L);
 
 /* processes(source, n, calls) -> seconds that n processes take, at once, each with a Lua state of
- * its own that calls the function that source returns `calls` times. */
+ * its own that calls the function that source returns `calls` times; and seconds that they waited
+ * for a core. */
 int bench_processes(lua_State *L);
 
 #endif

@@ -62,6 +62,7 @@ local function comparison(group)
       lines[#lines + 1] = line
     end
     line[at[name]] = time(row.time.median) .. (row.floor and (" (%s)"):format(significant(row.floor.median)) or "")
+      .. (row.unsure and " ?" or "")
   end
   local out = { "| | " .. table.concat(columns, " | ") .. " |", "| --- |" .. (" --- |"):rep(#columns) }
   for _, line in ipairs(lines) do
@@ -82,7 +83,7 @@ end
 
 local function goals(record)
   local met, all = 0, 0
-  local out = { "| missed | measured | middle half | target |", "| --- | --- | --- | --- |" }
+  local out = { "| missed or unsure | measured | middle half | target |", "| --- | --- | --- | --- |" }
   for _, group in ipairs(record.groups) do
     for _, goal in ipairs(group.goals) do
       all = all + 1
@@ -95,6 +96,7 @@ local function goals(record)
       end
     end
   end
+  if all == 0 then return "Without targets." end
   local head = ("%d of %d targets are met."):format(met, all)
   return met == all and head or head .. "\n\n" .. table.concat(out, "\n")
 end

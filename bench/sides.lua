@@ -186,10 +186,11 @@ function M.native_memory(shape)
   return plan_bytes, run_bytes
 end
 
--- Processes that share nothing: seconds until each has called the callback calls / n times.
+-- Processes that share nothing and call the callback calls / n times each; seconds per call.
 function M.processes(name, n, calls)
-  return { name = n .. " processes", workers = n, close = nothing, sample = function()
-    return bench.processes(callbacks[name], n, calls / n)
+  return { name = n == 1 and "a process" or n .. " processes", close = nothing, sample = function()
+    local took, waited = bench.processes(callbacks[name], n, calls / n)
+    return took / calls, waited
   end }
 end
 
