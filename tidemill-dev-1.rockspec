@@ -52,6 +52,7 @@ build = {
         "engine/worker.c",
         "engine/preempt.c",
         "engine/pool.c",
+        "engine/pool_shared.c",
         "engine/control.c",
         "engine/engine.c",
         "bindings/convert.c",

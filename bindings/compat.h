@@ -65,6 +65,14 @@ static inline int tl_protected(lua_State *L, lua_CFunction function, void *point
 #if LUA_VERSION_NUM < 502
 #define lua_rawlen lua_objlen
 
+#ifndef LUAJIT_VERSION
+static inline void lua_copy(lua_State *L, int from, int to)
+{
+    lua_pushvalue(L, from);
+    lua_replace(L, to);
+}
+#endif
+
 static inline int lua_absindex(lua_State *L, int index)
 {
     return index > 0 || index <= LUA_REGISTRYINDEX ? index : lua_gettop(L) + index + 1;

@@ -85,6 +85,13 @@ static ti_preempt preempt_mode(const char *name)
                                          : DEFAULT_PREEMPT;
 }
 
+/* A callback that waits for an engine of its own holds a thread, perhaps one of libuv's: if all did
+ * that, none would be left to lend. So such an engine has threads of its own. */
+static bool may_share(lua_State *L)
+{
+    return ti_state_of(L) == NULL;
+}
+
 static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automatic)
 {
     return (ti_engine_config){
@@ -92,11 +99,13 @@ static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automa
         .preempt = mode,
         .grace = (uint64_t)((double)luaL_checknumber(L, 5) * 1e9),
         .stubborn = automatic && lua_toboolean(L, 6),
+        .shared = lua_toboolean(L, 7) && may_share(L),
     };
 }
 
-/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles) -> engine | nil,
- * error; preempt is "signal", "hook", "none", or "auto"; compiles: this Lua compiles loops */
+/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared) -> engine |
+ * nil, error; preempt is "signal", "hook", "none", or "auto"; compiles: this Lua compiles loops;
+ * shared: its threads are borrowed from libuv's pool */
 static int engine_open(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 2), *cpath = luaL_checkstring(L, 3);

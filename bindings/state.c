@@ -25,8 +25,10 @@ enum { ADD_TRACEBACK = 1, SERVE, DESCRIBE, DECIDE, INVOKE, OPEN, BASE = OPEN };
 
 #define MOST_RESULTS 3 /* that anybody looks at */
 
-/* The stack within `serve_protected`. */
-enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS, TOP = PAYLOADS + TI_STATE_PAYLOADS - 1 };
+/* The stack within `serve_protected`; from PAYLOADS on, one slot for each payload in use. Callbacks
+ * and context are also in its upvalues, from one time it serves to the next. */
+enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS };
+enum { UPVALUE_CALLBACKS = 1, UPVALUE_CONTEXT, UPVALUES = UPVALUE_CONTEXT };
 
 static const lua_CFunction base_functions[BASE];
 
@@ -36,6 +38,23 @@ static void push_registered(lua_State *L, const char *key)
     lua_rawget(L, LUA_REGISTRYINDEX);
 }
 
+static int top_of(const ti_state *state)
+{
+    return PAYLOADS + (1 << state->payload_bits) - 1;
+}
+
+/* Has as many slots for payloads as suit a plan. */
+static void make_room(lua_State *L, ti_state *state, const ti_plan *plan)
+{
+    uint32_t bits = state->payload_bits, before = 1u << bits;
+    while (1u << bits < plan->count && 1u << bits < TI_STATE_PAYLOADS)
+        bits++;
+    state->payload_bits = bits;
+    luaL_checkstack(L, (1 << bits) + LUA_MINSTACK, "no room for payloads");
+    lua_settop(L, top_of(state));
+    memset(&state->payloads[before], 0, ((1u << bits) - before) * sizeof state->payloads[0]);
+}
+
 static void select_program(lua_State *L, ti_state *state, uint64_t key)
 {
     push_registered(L, &programs_key);
@@ -43,9 +62,20 @@ static void select_program(lua_State *L, ti_state *state, uint64_t key)
     lua_rawget(L, -2);
     if (!lua_istable(L, -1))
         luaL_error(L, "the callbacks of this DAG are not in this worker");
+    lua_pushvalue(L, -1);
+    lua_replace(L, lua_upvalueindex(UPVALUE_CALLBACKS));
     lua_replace(L, CALLBACKS);
     lua_pop(L, 1);
     state->selected = key;
+}
+
+static void renew_context(lua_State *L, ti_state *state)
+{
+    ti_context_push(L, state);
+    lua_pushvalue(L, -1);
+    lua_replace(L, lua_upvalueindex(UPVALUE_CONTEXT));
+    lua_replace(L, CONTEXT);
+    state->touched = false;
 }
 
 /* programs[key][field][slot + 1] of the task */
@@ -70,24 +100,27 @@ ti_state *ti_state_of(lua_State *L)
     return state;
 }
 
-/* Where the string for out(n) = `source` is kept. */
-static int place_of(uint32_t source)
+/* Where the string for a value is kept: Fibonacci hashing (Knuth, TAOCP 6.4). */
+static uint32_t place_of(const ti_state *state, const ti_value *value)
 {
-    return (int)(source % TI_STATE_PAYLOADS);
+    uint32_t bits = (uint32_t)((uintptr_t)value >> 4) * 2654435769u;
+    return (uint32_t)((uint64_t)bits >> (32 - state->payload_bits));
 }
 
-static bool is_kept(const ti_state *state, int place, const ti_run *run, const ti_value *value)
+static bool is_kept(const ti_state *state, uint32_t place, const ti_run *run, const ti_value *value)
 {
     return state->payloads[place].value == value && state->payloads[place].serial == run->serial;
 }
 
-/* Keeps the string on top of the stack, which stays. */
-static void keep(lua_State *L, ti_state *state, int place, const ti_run *run, const ti_value *value)
+/* Keeps the string at a stack index. */
+static void keep(lua_State *L, ti_state *state, int index, const ti_run *run, const ti_value *value,
+                 const char *bytes)
 {
-    lua_pushvalue(L, -1);
-    lua_replace(L, PAYLOADS + place);
+    uint32_t place = place_of(state, value);
+    lua_copy(L, index, PAYLOADS + (int)place);
     state->payloads[place].value = value;
     state->payloads[place].serial = run->serial;
+    state->payloads[place].bytes = bytes;
 }
 
 static void push_payload(lua_State *L, ti_state *state, const ti_task *task)
@@ -97,13 +130,29 @@ static void push_payload(lua_State *L, ti_state *state, const ti_task *task)
         ti_convert_push(L, &payload->root);
         return;
     }
-    int place = place_of(task->source);
+    uint32_t place = place_of(state, payload);
     if (is_kept(state, place, task->run, payload)) {
-        lua_pushvalue(L, PAYLOADS + place);
+        lua_pushvalue(L, PAYLOADS + (int)place);
         return;
     }
     lua_pushlstring(L, ti_cell_string(&payload->root), payload->root.size);
-    keep(L, state, place, task->run, payload);
+    keep(L, state, -1, task->run, payload, lua_tostring(L, -1));
+}
+
+/* A value that was kept is gone without having become anybody's: another one may get its address.
+ */
+static void drop_kept(ti_state *state, const ti_value *value)
+{
+    state->payloads[place_of(state, value)].value = NULL;
+}
+
+static void drop_unanswered(ti_state *state)
+{
+    if (!state->unanswered)
+        return;
+    drop_kept(state, state->unanswered);
+    ti_value_release(state->unanswered);
+    state->unanswered = NULL;
 }
 
 static void close_state(void *context);
@@ -249,16 +298,17 @@ static bool read_metadata(lua_State *L, ti_state *state, int index, ti_value **m
 
 static void complete(ti_state *state, ti_value *payload, ti_value *metadata)
 {
-    if (state->task->step->flags & TI_STEP_TIMEOUT && ti_worker_must_stop(state->serving)) {
-        ti_value_release(state->unanswered);
+    const ti_task *task = state->task;
+    if (task->step->flags & TI_STEP_TIMEOUT && ti_worker_must_stop(state->serving)) {
+        drop_unanswered(state);
         ti_value_release(metadata);
-        state->unanswered = NULL;
         stop(state);
         return;
     }
     state->task = NULL;
     state->unanswered = NULL;
-    ti_worker_complete(state->serving, payload, metadata);
+    if (!ti_worker_complete(state->serving, payload, metadata) && payload)
+        drop_kept(state, payload);
 }
 
 static void answer_analyze(lua_State *L, ti_state *state, int first, int results)
@@ -272,15 +322,6 @@ static void answer_analyze(lua_State *L, ti_state *state, int first, int results
         complete(state, NULL, metadata);
 }
 
-/* A string that equals the one passed in is the same value: nothing is copied. */
-static bool returns_its_payload(lua_State *L, const ti_state *state, int index)
-{
-    const ti_task *task = state->task;
-    int place = place_of(task->source);
-    return lua_type(L, index) == LUA_TSTRING && is_kept(state, place, task->run, task->payload) &&
-           lua_rawequal(L, index, PAYLOADS + place);
-}
-
 static ti_value *read_payload(lua_State *L, ti_state *state, int index)
 {
     ti_conversion conversion = {.scratch = &state->scratch, .root = "payload"};
@@ -290,10 +331,28 @@ static ti_value *read_payload(lua_State *L, ti_state *state, int index)
     return payload;
 }
 
-static void answer_transform(lua_State *L, ti_state *state, int first, int results)
+/* A string, the usual answer. The very string that was passed in is the same value: nothing is
+ * copied. */
+static ti_value *read_string(lua_State *L, ti_state *state, int index)
 {
     const ti_task *task = state->task;
-    ti_value *payload = task->payload, *metadata = NULL;
+    ti_value *payload = task->payload;
+    size_t size;
+    const char *bytes = lua_tolstring(L, index, &size);
+    uint32_t place = place_of(state, payload);
+    if (state->payloads[place].bytes == bytes && is_kept(state, place, task->run, payload))
+        return payload;
+    payload = state->unanswered = ti_value_string(bytes, size);
+    if (payload)
+        keep(L, state, index, task->run, payload, bytes);
+    else
+        fail(state, ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL));
+    return payload;
+}
+
+static void answer_transform(lua_State *L, ti_state *state, int first, int results)
+{
+    ti_value *payload, *metadata = NULL;
     if (results == 0 || lua_isnil(L, first)) {
         refuse(L, state, first, results);
         return;
@@ -306,21 +365,15 @@ static void answer_transform(lua_State *L, ti_state *state, int first, int resul
         not_metadata(L, state, first + 1);
         return;
     }
-    bool same = returns_its_payload(L, state, first);
-    if (!same) {
-        payload = read_payload(L, state, first);
-        if (!payload)
-            return;
-        state->unanswered = payload;
-    }
-    if (results == 2 && !read_metadata(L, state, first + 1, &metadata)) {
-        ti_value_release(state->unanswered);
-        state->unanswered = NULL;
+    if (lua_type(L, first) == LUA_TSTRING)
+        payload = read_string(L, state, first);
+    else
+        payload = state->unanswered = read_payload(L, state, first);
+    if (!payload)
         return;
-    }
-    if (payload->root.kind == TI_STRING) {
-        lua_settop(L, first);
-        keep(L, state, place_of(task->index + 1), task->run, payload);
+    if (results == 2 && !read_metadata(L, state, first + 1, &metadata)) {
+        drop_unanswered(state);
+        return;
     }
     complete(state, payload, metadata);
 }
@@ -340,14 +393,12 @@ static void call_script(lua_State *L, ti_state *state, int results)
 /* Calls the processor's `when`; false: it is skipped. */
 static bool condition_holds(lua_State *L, ti_state *state, const ti_task *task)
 {
-    if (!(task->step->flags & TI_STEP_CONDITION))
-        return true;
     ti_state_push_kept(L, state, "conditions");
     ti_context_push_metadata(L, state);
     push_payload(L, state, task);
     call_script(L, state, 1);
     bool holds = lua_toboolean(L, -1);
-    lua_settop(L, TOP);
+    lua_settop(L, top_of(state));
     return holds;
 }
 
@@ -356,41 +407,42 @@ static void call(lua_State *L, ti_state *state, const ti_task *task)
     state->task = task;
     state->call++;
     state->running = L;
-    if (!condition_holds(L, state, task)) {
+    if (task->run->program->key != state->selected)
+        select_program(L, state, task->run->program->key);
+    if (1u << state->payload_bits < task->run->plan->count &&
+        1u << state->payload_bits < TI_STATE_PAYLOADS)
+        make_room(L, state, task->run->plan);
+    if (task->step->flags & TI_STEP_CONDITION && !condition_holds(L, state, task)) {
         state->task = NULL;
         ti_worker_skip(state->serving);
         return;
     }
-    if (task->run->program->key != state->selected)
-        select_program(L, state, task->run->program->key);
-    if (state->touched) {
-        ti_context_push(L, state);
-        lua_replace(L, CONTEXT);
-        state->touched = false;
-    }
+    if (state->touched)
+        renew_context(L, state);
+    int top = top_of(state);
     lua_rawgeti(L, CALLBACKS, (int)(task->step->slot + 1));
     push_payload(L, state, task);
     lua_pushvalue(L, CONTEXT);
     call_script(L, state, LUA_MULTRET);
-    int results = lua_gettop(L) - TOP;
+    int results = lua_gettop(L) - top;
     if (results > MOST_RESULTS)
-        lua_settop(L, TOP + MOST_RESULTS); /* they are too many; there may be no stack for more */
+        lua_settop(L, top + MOST_RESULTS); /* they are too many; there may be no stack for more */
     if (task->step->intent == TI_TRANSFORM)
-        answer_transform(L, state, TOP + 1, results);
+        answer_transform(L, state, top + 1, results);
     else
-        answer_analyze(L, state, TOP + 1, results);
-    lua_settop(L, TOP);
+        answer_analyze(L, state, top + 1, results);
+    lua_settop(L, top);
 }
 
 static int serve_protected(lua_State *L)
 {
     ti_state *state = lua_touserdata(L, STATE);
     const ti_task *task;
-    memset(state->payloads, 0, sizeof state->payloads);
-    state->selected = 0;
-    state->touched = true; /* so that the first call makes a ctx */
-    luaL_checkstack(L, TOP + LUA_MINSTACK, "no room for payloads");
-    lua_settop(L, TOP);
+    lua_pushvalue(L, lua_upvalueindex(UPVALUE_CALLBACKS));
+    lua_pushvalue(L, lua_upvalueindex(UPVALUE_CONTEXT));
+    state->payload_bits = 0;
+    state->payloads[0].value = NULL;
+    lua_settop(L, top_of(state));
     while ((task = ti_worker_next(state->serving)))
         call(L, state, task);
     return 0;
@@ -517,8 +569,7 @@ static bool blame(ti_state *state, int status)
 {
     if (!state->task)
         state->task = ti_worker_next(state->serving);
-    ti_value_release(state->unanswered);
-    state->unanswered = NULL;
+    drop_unanswered(state);
     ti_error *error = NULL;
     if (state->task && !ti_worker_must_stop(state->serving)) {
         state->stoppable = true; /* so that a __tostring is */
@@ -656,7 +707,10 @@ static int open_base_protected(lua_State *L)
 {
     register_top(L, &state_key); /* the ti_state is on top */
     for (int i = 0; i < BASE; i++) {
-        lua_pushcfunction(L, base_functions[i]);
+        int upvalues = base_functions[i] == serve_protected ? UPVALUES : 0;
+        for (int k = 0; k < upvalues; k++)
+            lua_pushnil(L);
+        lua_pushcclosure(L, base_functions[i], upvalues);
         register_top(L, (const char *)&base_functions[i]);
     }
     return 0;
@@ -695,6 +749,7 @@ static void *open_state(void *shared, uint32_t worker, ti_error **error)
         return NULL;
     }
     state->L = state->running = L;
+    state->touched = true; /* so that the first call makes a ctx */
     state->worker = worker;
     state->config = shared;
     lua_pushvalue(L, OPEN);
@@ -802,9 +857,15 @@ static void reinstall(ti_state *state)
 
 static void forget(void *context, uint64_t key)
 {
-    uninstall(((ti_state *)context)->config, key);
+    ti_state *state = context;
     ti_error *error = NULL;
-    ti_value_release(ti_state_invoke(context, "forget", key, NULL, &error));
+    uninstall(state->config, key);
+    if (state->selected == key) {
+        lua_pushnil(state->L);
+        lua_setupvalue(state->L, SERVE, UPVALUE_CALLBACKS);
+        state->selected = 0;
+    }
+    ti_value_release(ti_state_invoke(state, "forget", key, NULL, &error));
     ti_error_free(error);
 }
 

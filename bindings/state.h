@@ -9,8 +9,8 @@
 /* The metatable of errors in Lua; the module tidemill.error fills it. */
 #define TI_ERROR_TYPE "tidemill.error"
 
-/* Payload strings that a state has at hand as Lua strings while it serves. */
-#define TI_STATE_PAYLOADS 32
+/* Most payload strings that a state has at hand as Lua strings while it serves: a power of two. */
+#define TI_STATE_PAYLOADS 256
 
 typedef struct ti_state_config ti_state_config;
 
@@ -36,9 +36,11 @@ typedef struct ti_state {
     uint32_t *ancestors;    /* work space of the ancestor walk */
     uint32_t ancestor_room; /* in processors */
     uint32_t ancestor_mark; /* of the last walk */
+    uint32_t payload_bits;  /* 1 << this many of these are in use */
     struct {
         uint64_t serial; /* of the run; values of others may have the same address */
         const ti_value *value;
+        const char *bytes; /* of the Lua string */
     } payloads[TI_STATE_PAYLOADS];
 } ti_state;
 

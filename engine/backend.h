@@ -58,8 +58,9 @@ typedef struct ti_task {
 const ti_task *ti_worker_next(ti_worker *worker);
 
 /* Answers the current task. `payload` counts for transforms only: a new reference, or the task's
- * own payload as it is, without one. `metadata`: a new reference, or NULL. */
-void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata);
+ * own payload as it is, without one. `metadata`: a new reference, or NULL. False: it came too late,
+ * and both have been released. */
+bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata);
 
 /* Answers the current task: it contributes nothing, and its dependents go on. */
 void ti_worker_skip(ti_worker *worker);

@@ -145,6 +145,7 @@ static void on_wake(uv_async_t *wake)
     }
     uv_close((uv_handle_t *)&control->timer, NULL);
     uv_close((uv_handle_t *)&control->wake, NULL);
+    ti_lender_detach(&control->engine->pool);
 }
 
 static void run_loop(void *data)
@@ -164,6 +165,8 @@ static int start(ti_control *control)
     control->timer.data = control->wake.data = control;
     status = uv_async_init(&control->loop, &control->wake, on_wake);
     control->wake.data = control;
+    if (!status)
+        status = ti_lender_attach(&control->engine->pool, &control->loop);
     if (!status && !(status = uv_thread_create(&control->thread, run_loop, control))) {
         control->started = true;
         return 0;
@@ -171,6 +174,7 @@ static int start(ti_control *control)
     uv_close((uv_handle_t *)&control->timer, NULL);
     if (uv_is_active((uv_handle_t *)&control->wake))
         uv_close((uv_handle_t *)&control->wake, NULL);
+    ti_lender_detach(&control->engine->pool);
     run_loop(control);
     return status;
 }

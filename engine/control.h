@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The control loop: a libuv loop on a thread of its own, started at first need, which owns all
  * waiting for time: deadlines of callbacks and of runs, retries, and seeing to it that what was
- * told to stop does. Nothing else in the engine sleeps until a time. */
+ * told to stop does. Nothing else in the engine sleeps until a time. It also makes the requests by
+ * which a pool borrows threads (pool_shared.h). */
 #ifndef TI_CONTROL_H
 #define TI_CONTROL_H
 
@@ -46,7 +47,8 @@ void ti_control_delay(ti_control *control, ti_attempts *attempts);
  * queue. */
 ti_node *ti_control_flush(ti_control *control);
 
-/* Joins the thread; from then on there is none. */
+/* Joins the thread, once all that were borrowed have been given back; from then on there is none.
+ */
 void ti_control_close(ti_control *control);
 void ti_control_free(ti_control *control);
 

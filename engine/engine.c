@@ -73,14 +73,14 @@ uint32_t ti_engine_default_workers(void)
 }
 
 /* 0, or a libuv error, and then nothing is left open. */
-static int open_threading(ti_engine *engine)
+static int open_threading(ti_engine *engine, bool shared)
 {
     int status = uv_mutex_init(&engine->lock);
     if (status)
         return status;
     if (!(status = uv_cond_init(&engine->changed))) {
         if (!(status = ti_control_open(&engine->control, engine))) {
-            if (!(status = ti_pool_open(&engine->pool, engine, engine->workers)))
+            if (!(status = ti_pool_open(&engine->pool, engine, engine->workers, shared)))
                 return 0;
             ti_control_free(&engine->control);
         }
@@ -107,8 +107,8 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         .workers = workers,
         .preempt =
             config->preempt == TI_PREEMPT_SIGNAL && !signals ? TI_PREEMPT_HOOK : config->preempt,
-        .grace = config->grace,
-        .stubborn = config->stubborn,
+        .grace = config->shared ? 0 : config->grace,
+        .stubborn = config->stubborn && !config->shared,
         .seats = seats,
         .backends = count,
     };
@@ -122,7 +122,7 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
     engine->descriptor = TI_NO_DESCRIPTOR;
     atomic_init(&engine->references, 1);
     open_seats(engine);
-    int status = open_threading(engine);
+    int status = open_threading(engine, config->shared);
     if (status) {
         *error = ti_error_format(TI_E_INTERNAL, "cannot set up threads: %s", uv_strerror(status));
         free(seats);
@@ -141,6 +141,21 @@ static void cancel_all(ti_engine *engine)
     static const char reason[] = "the engine is closing";
     for (ti_run *run = engine->runs; run; run = run->next)
         ti_run_stop(run, TI_STOP_CANCELLED, reason, sizeof reason - 1);
+}
+
+static bool is_in_flight(ti_run *run)
+{
+    unsigned phase = ti_load_sc(&run->phase);
+    return phase == TI_IN_FLIGHT || phase == TI_AWAITED;
+}
+
+/* With the lock. */
+static bool any_in_flight(ti_engine *engine)
+{
+    for (ti_run *run = engine->runs; run; run = run->next)
+        if (is_in_flight(run))
+            return true;
+    return false;
 }
 
 static bool try_to_sit(ti_worker *worker)
@@ -192,9 +207,10 @@ void ti_engine_close(ti_engine *engine)
     ti_store_sc(&engine->closing, 1);
     cancel_all(engine);
     uv_mutex_unlock(&engine->lock);
+    ti_pool_stop_sharing(&engine->pool);
     ti_engine_stop(engine, NULL);
     uv_mutex_lock(&engine->lock);
-    while (ti_load_sc(&engine->in_flight) > 0)
+    while (any_in_flight(engine))
         uv_cond_wait(&engine->changed, &engine->lock);
     uv_mutex_unlock(&engine->lock);
     ti_control_close(&engine->control);
@@ -259,7 +275,7 @@ void ti_engine_leave(ti_engine *engine, ti_worker *worker)
         uv_cond_broadcast(&engine->changed);
         uv_mutex_unlock(&engine->lock);
     }
-    if (ti_load_sc(&engine->in_flight) > 0 && ti_engine_beckons(engine))
+    if (ti_engine_beckons(engine))
         ti_pool_wake(&engine->pool);
 }
 
@@ -281,18 +297,24 @@ static void broadcast(ti_engine *engine)
     uv_mutex_unlock(&engine->lock);
 }
 
-/* Counts the run as in flight unless the engine closes. The count goes up before `closing` is read,
- * and the closer reads it after it has set that. */
+/* Puts the run in flight unless the engine closes: `phase` says so before `closing` is read, and
+ * the closer looks at it after it has set that. */
 static bool enter_flight(ti_engine *engine, ti_run *run)
 {
-    ti_add_sc(&engine->in_flight, 1);
     ti_store_sc(&run->phase, TI_IN_FLIGHT);
     if (!ti_load_sc(&engine->closing))
         return true;
-    ti_store_relaxed(&run->phase, TI_IDLE);
-    if (ti_sub_sc(&engine->in_flight, 1) == 1)
-        broadcast(engine);
+    ti_store_sc(&run->phase, TI_IDLE);
+    broadcast(engine);
     return false;
+}
+
+/* How often the program was started, about: it decides which runs are timed. */
+static uint32_t count_start(ti_program *program)
+{
+    uint32_t number = ti_load_relaxed(&program->started);
+    ti_store_relaxed(&program->started, number + 1);
+    return number;
 }
 
 ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
@@ -303,13 +325,14 @@ ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
         return TI_E_CLOSED;
     if ((plan->timeouts || plan->retries || run->timeout) && !ti_control_ensure(&engine->control))
         return ti_engine_closed(engine) ? TI_E_CLOSED : TI_E_INTERNAL;
-    uint32_t number = ti_add_relaxed(&program->started, 1);
-    run->serial = ti_add_relaxed(&engine->launched, 1) + 1;
+    uint32_t number = count_start(program);
+    run->serial++;
     run->timed = run->profile || plan->timeouts || number < 4 || number % 16 == 0;
     run->light_ns = ti_load_relaxed(&program->light_ns);
     if (run->timed || run->timeout)
         run->began = ti_now();
-    ti_store_sc(&run->deadline, run->timeout ? run->began + run->timeout : 0);
+    if (run->timeout || ti_load_relaxed(&run->deadline))
+        ti_store_sc(&run->deadline, run->timeout ? run->began + run->timeout : 0);
     if (!enter_flight(engine, run))
         return TI_E_CLOSED;
     ti_run_retain(run);
@@ -392,8 +415,7 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
         run->ended = ti_now();
     run->verdict = ti_load_relaxed(&run->stop);
     bool awaited = set_settled(engine, run);
-    bool last = ti_sub_sc(&engine->in_flight, 1) == 1 && ti_load_sc(&engine->closing);
-    if (awaited || last)
+    if (awaited || ti_load_sc(&engine->closing))
         broadcast(engine);
     ti_run_release(run);
 }
@@ -436,8 +458,7 @@ static bool interrupt(ti_engine *engine, const ti_run *run, const ti_worker *sel
 
 static bool must_stop(ti_run *run)
 {
-    unsigned phase = ti_load_sc(&run->phase);
-    return (phase == TI_IN_FLIGHT || phase == TI_AWAITED) && ti_load_sc(&run->stop) != TI_GO;
+    return is_in_flight(run) && ti_load_sc(&run->stop) != TI_GO;
 }
 
 bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
@@ -474,9 +495,8 @@ static ti_run *find_late(ti_engine *engine, uint64_t now, uint64_t *next)
     ti_run *late = NULL;
     uv_mutex_lock(&engine->lock);
     for (ti_run *run = engine->runs; run; run = run->next) {
-        unsigned phase = ti_load_sc(&run->phase);
         uint64_t deadline = ti_load_sc(&run->deadline);
-        if ((phase != TI_IN_FLIGHT && phase != TI_AWAITED) || !deadline)
+        if (!is_in_flight(run) || !deadline)
             continue;
         if (deadline > now) {
             *next = deadline < *next ? deadline : *next;
@@ -680,6 +700,7 @@ ti_run *ti_engine_wait_for_any(ti_engine *engine, ti_settled *list, uint64_t nan
 
 void ti_engine_enlist(ti_engine *engine, ti_run *run)
 {
+    run->serial = ti_add_relaxed(&engine->made, 1) << 32;
     uv_mutex_lock(&engine->lock);
     run->next = engine->runs;
     if (run->next)

@@ -37,15 +37,14 @@ typedef struct ti_engine {
     atomic_uint references;      /* [atomic] */
     atomic_uchar closing;        /* [atomic] */
     uv_mutex_t lock;
-    uv_cond_t changed;        /* with lock: a run settled, or a claimed seat is free */
-    ti_run *runs;             /* [lock:engine] all that exist, idle ones too */
-    ti_settled settled;       /* [lock:engine] of runs that were subscribed to */
-    ti_descriptor descriptor; /* [lock:engine] */
-    uint32_t closers;         /* [lock:engine] 1 once somebody closes it */
-    bool closed;              /* [lock:engine] */
-    _Alignas(TI_CACHE_LINE) atomic_uint in_flight; /* [atomic] */
-    atomic_uint_fast64_t launched;                 /* [atomic] runs so far */
-    atomic_uint pending;                           /* [atomic] see ti_engine_pending */
+    uv_cond_t changed;         /* with lock: a run settled, or a claimed seat is free */
+    ti_run *runs;              /* [lock:engine] all that exist, idle ones too */
+    ti_settled settled;        /* [lock:engine] of runs that were subscribed to */
+    ti_descriptor descriptor;  /* [lock:engine] */
+    uint32_t closers;          /* [lock:engine] 1 once somebody closes it */
+    bool closed;               /* [lock:engine] */
+    atomic_uint_fast64_t made; /* [atomic] how many runs were allocated */
+    atomic_uint pending;       /* [atomic] see ti_engine_pending */
     ti_inbox inbox;
     ti_pool pool;
     ti_control control;
@@ -63,6 +62,9 @@ typedef struct ti_engine_config {
                        for ever */
     bool stubborn;  /* callbacks may not see that they must stop: runs with a timeout keep off the
                        calling thread, which could not be given up */
+    bool shared;    /* threads are borrowed from libuv's pool while there is work, and so cannot be
+                       given up: `grace` and `stubborn` mean nothing. While that pool has none to
+                       lend, the engine waits; on a thread of that pool, do not wait for it */
 } ti_engine_config;
 
 /* How many workers suit this machine. */

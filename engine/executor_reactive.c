@@ -36,22 +36,9 @@ ti_node *ti_executor_queue(ti_node *chain, ti_node **last)
     return tickets;
 }
 
-/* Delivers one event; true if it was the last the node waited for. A count of one can only be ours:
- * then nobody else will touch it. */
-static bool deliver(ti_node *node)
-{
-    return ti_load_acquire(&node->pending) == 1 || ti_sub_acq_rel(&node->pending, 1) == 1;
-}
-
 void ti_executor_send_events(ti_worker *worker, ti_run *run, const ti_step *step)
 {
-    const uint32_t *dependent = run->plan->dependents + step[0].first_dependent;
-    const uint32_t *end = run->plan->dependents + step[1].first_dependent;
-    for (; dependent < end; dependent++) {
-        ti_node *node = &run->nodes[*dependent];
-        if (deliver(node))
-            ti_worker_ready(worker, node);
-    }
+    ti_worker_send_events(worker, run, step);
 }
 
 const ti_executor ti_executor_reactive = {

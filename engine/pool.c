@@ -2,11 +2,11 @@
 /* Parking. A thread that finds nothing counts itself idle, gives up its share of `searching`, and
  * only then looks once more at what is published (ti_engine_beckons) before it sleeps. Whoever
  * publishes does so first and then reads `searching` and `idle`, all in one total order: so either
- * the publisher sees that somebody must be woken, or the parker sees what was published. */
+ * the publisher sees that somebody must be woken, or the parker sees what was published. For
+ * threads that are borrowed and go back instead of sleeping, see pool_shared.c. */
 #include "engine/pool.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "engine/engine.h"
@@ -36,9 +36,9 @@ static void unlink_parked(ti_pool *pool, ti_thread *thread)
     ti_sub_sc(&pool->idle, 1);
 }
 
-static void sit_and_work(ti_pool *pool, ti_thread *thread)
+void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until)
 {
-    ti_worker *worker = ti_engine_sit(pool->engine, pool->limit - 1 - thread->index);
+    ti_worker *worker = ti_engine_sit(pool->engine, seat);
     while (worker) {
         if (!ti_worker_find(worker, NULL))
             break;
@@ -47,7 +47,7 @@ static void sit_and_work(ti_pool *pool, ti_thread *thread)
             ti_pool_wake(pool); /* there was more than this one took */
         ti_worker_drain(worker);
         ti_add_sc(&pool->searching, 1);
-        if (ti_load_relaxed(&worker->claims))
+        if (ti_load_relaxed(&worker->claims) || (until != UINT64_MAX && uv_hrtime() > until))
             break;
         ti_engine_catch_up(pool->engine, worker);
     }
@@ -83,23 +83,33 @@ static bool park(ti_pool *pool, ti_thread *thread)
     return true;
 }
 
-/* The host's signals are for the host's threads. */
-static void block_signals(void)
+void ti_pool_return(ti_pool *pool)
+{
+    uv_mutex_lock(&pool->lock);
+    ti_add_sc(&pool->idle, 1);
+    uv_mutex_unlock(&pool->lock);
+    give_up_search(pool);
+    if (ti_engine_beckons(pool->engine))
+        ti_pool_wake(pool);
+}
+
+void ti_pool_mask_signals(sigset_t *before)
 {
     sigset_t all;
     sigfillset(&all);
     sigdelset(&all, SIGURG); /* see preempt.c */
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    pthread_sigmask(SIG_SETMASK, &all, before);
 }
 
 static void run_thread(void *data)
 {
     ti_thread *thread = data;
-    block_signals();
+    ti_pool *pool = thread->pool;
+    ti_pool_mask_signals(NULL);
     do
-        sit_and_work(thread->pool, thread);
-    while (park(thread->pool, thread));
-    give_up_search(thread->pool);
+        ti_pool_work(pool, pool->limit - 1 - thread->index, UINT64_MAX);
+    while (park(pool, thread));
+    give_up_search(pool);
 }
 
 /* With the lock, and a share of `searching` for the new thread. */
@@ -118,16 +128,32 @@ static bool start_thread(ti_pool *pool)
     return true;
 }
 
+/* With the lock, and a share of `searching` for the thread. */
+static bool get_thread(ti_pool *pool)
+{
+    if (ti_load_sc(&pool->idle) == 0)
+        return false;
+    if (!pool->sharing && start_thread(pool))
+        return true;
+    pool->sharing = pool->borrows; /* perhaps the system gives no thread to close with */
+    if (!pool->sharing || !ti_lender_ask(pool))
+        return false;
+    ti_sub_sc(&pool->idle, 1);
+    return true;
+}
+
 /* With a share of `searching`, which goes to the thread, or back if there is none. */
 static bool send_one(ti_pool *pool)
 {
+    if (pool->borrows)
+        ti_control_ensure(&pool->engine->control); /* if it cannot be, asking fails */
     uv_mutex_lock(&pool->lock);
     ti_thread *thread = pool->parked;
     bool sent = thread != NULL;
     if (thread)
         unlink_parked(pool, thread);
     else
-        sent = start_thread(pool);
+        sent = get_thread(pool);
     if (!sent)
         give_up_search(pool); /* with the lock: who parks from here on looks again afterwards */
     uv_mutex_unlock(&pool->lock);
@@ -166,6 +192,8 @@ void ti_pool_wake(ti_pool *pool)
 
 bool ti_pool_ensure(ti_pool *pool)
 {
+    if (pool->borrows)
+        return ti_control_ensure(&pool->engine->control);
     uv_mutex_lock(&pool->lock);
     bool runs = pool->started > 0;
     if (!runs) {
@@ -179,28 +207,45 @@ bool ti_pool_ensure(ti_pool *pool)
     return runs;
 }
 
-int ti_pool_open(ti_pool *pool, ti_engine *engine, uint32_t limit)
+void ti_pool_stop_sharing(ti_pool *pool)
+{
+    uv_mutex_lock(&pool->lock);
+    pool->sharing = false;
+    ti_lender_withdraw(pool);
+    uv_mutex_unlock(&pool->lock);
+}
+
+/* 0, or a libuv error, and then nothing is left open. */
+static int open_threads(ti_pool *pool)
+{
+    int status = uv_mutex_init(&pool->lock);
+    if (status)
+        return status;
+    for (uint32_t i = 0; i < pool->limit; i++) {
+        pool->threads[i].pool = pool;
+        pool->threads[i].index = i;
+        if (!(status = uv_sem_init(&pool->threads[i].wake, 0)))
+            continue;
+        while (i-- > 0)
+            uv_sem_destroy(&pool->threads[i].wake);
+        uv_mutex_destroy(&pool->lock);
+        return status;
+    }
+    return 0;
+}
+
+int ti_pool_open(ti_pool *pool, ti_engine *engine, uint32_t limit, bool borrows)
 {
     pool->engine = engine;
     pool->limit = limit;
+    pool->borrows = pool->sharing = borrows;
     atomic_init(&pool->idle, limit);
     atomic_init(&pool->searching, 0);
     pool->threads = calloc(limit, sizeof *pool->threads);
-    if (!pool->threads)
-        return UV_ENOMEM;
-    int status = uv_mutex_init(&pool->lock);
-    uint32_t made = 0;
-    for (; !status && made < limit; made++) {
-        pool->threads[made].pool = pool;
-        pool->threads[made].index = made;
-        status = uv_sem_init(&pool->threads[made].wake, 0);
-    }
-    if (!status)
+    int status = UV_ENOMEM;
+    if (pool->threads && (!borrows || ti_lender_open(pool)) && !(status = open_threads(pool)))
         return 0;
-    if (made > 0)
-        uv_mutex_destroy(&pool->lock);
-    while (made-- > 1)
-        uv_sem_destroy(&pool->threads[made - 1].wake);
+    ti_lender_free(pool);
     free(pool->threads);
     return status;
 }
@@ -226,5 +271,6 @@ void ti_pool_free(ti_pool *pool)
     for (uint32_t i = 0; i < pool->limit; i++)
         uv_sem_destroy(&pool->threads[i].wake);
     uv_mutex_destroy(&pool->lock);
+    ti_lender_free(pool);
     free(pool->threads);
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine's own threads: started when first wanted, parked when there is nothing to do. */
+/* The threads that work for an engine: its own, started when first wanted and parked when there is
+ * nothing to do; or borrowed from libuv's pool, and given back then (pool_shared.h). */
 #ifndef TI_POOL_H
 #define TI_POOL_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
 #include "engine/atomics.h"
+#include "engine/pool_shared.h"
 
 struct ti_engine;
 typedef struct ti_thread ti_thread;
@@ -21,25 +24,45 @@ typedef struct ti_pool {
     ti_thread *parked;  /* [lock:pool] the last one to park first: its cache is warm */
     bool refused;       /* [lock:pool] the system gives no more threads */
     bool closing;       /* [lock:pool] */
-    _Alignas(TI_CACHE_LINE) atomic_uint idle; /* [atomic] threads parked or not started yet */
+    bool borrows;       /* [const] it was opened to borrow its threads */
+    bool sharing;       /* [lock:pool] it still does: the engine is not closing */
+    ti_lender lender;
+    _Alignas(TI_CACHE_LINE) atomic_uint idle; /* [atomic] threads that can be had: parked, not
+                                                 started yet, or not borrowed */
     atomic_uint searching; /* [atomic] threads looking for work, or just woken to */
 } ti_pool;
 
 /* 0, or a libuv error. */
-int ti_pool_open(ti_pool *pool, struct ti_engine *engine, uint32_t limit);
+int ti_pool_open(ti_pool *pool, struct ti_engine *engine, uint32_t limit, bool borrows);
 
 /* Gets one more thread to look for work, unless one is looking already or none is left. What was
  * published before (an inbox item, an offer) is seen by a thread that looks or is about to park. */
 void ti_pool_wake(ti_pool *pool);
 
-/* Starts a thread if there is none. False: the system gives none. */
+/* Starts a thread if there is none; where threads are borrowed, sees to it that they can be. False:
+ * the system gives none. */
 bool ti_pool_ensure(ti_pool *pool);
 
-/* A thread of the pool will not come back: another one takes its place. Any thread but that one. */
+/* A thread of the pool will not come back: another one takes its place. Any thread but that one,
+ * and not where threads are borrowed. */
 void ti_pool_replace(ti_pool *pool, uv_thread_t lost);
+
+/* The engine closes. From here on the pool starts threads of its own, so that closing need not wait
+ * until libuv's pool has one to lend. */
+void ti_pool_stop_sharing(ti_pool *pool);
 
 /* Lets the threads finish what is ready, and joins them; from then on there are none. */
 void ti_pool_close(ti_pool *pool);
 void ti_pool_free(ti_pool *pool);
+
+/* For pool_shared.c. Works on a seat, the given one if it can be, until nothing is found, or until
+ * some time (uv_hrtime) is past. Comes with a share of `searching`, and returns with it. */
+void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until);
+
+/* A borrowed thread is about to go, or was asked for in vain. Takes its share of `searching`. */
+void ti_pool_return(ti_pool *pool);
+
+/* The host's signals are for the host's threads; SIGURG is for those that run callbacks. */
+void ti_pool_mask_signals(sigset_t *before);
 
 #endif

@@ -15,8 +15,10 @@
 
 static struct sigaction before;
 
-/* The innermost worker that this thread sits at; a callback may run another engine. */
-static _Thread_local ti_worker *volatile innermost;
+/* The innermost worker that this thread sits at; a callback may run another engine. A module's
+ * thread-local data is allocated when a thread first looks, which must not be in a signal handler:
+ * this model gives it its place when the thread is made. */
+static _Thread_local ti_worker *volatile innermost __attribute__((tls_model("initial-exec")));
 
 /* Nobody but this thread sits at the worker, and it is in a callback: so the seat can be left
  * behind right here, and the thread with what it runs is on its own from now on. */
@@ -76,7 +78,7 @@ void ti_preempt_enter(ti_worker *worker)
     worker->outer = innermost;
     worker->thread = uv_thread_self();
     innermost = worker;
-    ti_store_sc(&worker->reachable, 1);
+    ti_store_release(&worker->reachable, 1); /* whoever misses it looks again: ti_engine_stop */
 }
 
 void ti_preempt_disown(ti_worker *worker)

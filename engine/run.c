@@ -206,6 +206,7 @@ static void clear(ti_run *run)
         ti_value_release(ti_exchange_sc(&run->reason, NULL));
     run->input = run->metadata = NULL;
     ti_store_relaxed(&run->stop, TI_GO);
+    ti_store_relaxed(&run->failed, 0);
     ti_store_relaxed(&run->phase, TI_IDLE);
 }
 
@@ -289,5 +290,5 @@ ti_status ti_run_status(ti_run *run)
         return TI_RUNNING;
     if (run->verdict == TI_STOP_CANCELLED || run->verdict == TI_STOP_TIMEOUT)
         return TI_CANCELLED;
-    return ti_run_next_failure(run, 0) == TI_NONE ? TI_COMPLETED : TI_FAILED;
+    return ti_load_relaxed(&run->failed) ? TI_FAILED : TI_COMPLETED;
 }

@@ -97,7 +97,7 @@ typedef struct ti_run {
     ti_value *input;
     ti_value *metadata; /* what the caller gave, or NULL */
     bool profile, timed;
-    uint64_t serial; /* unique in the engine */
+    uint64_t serial; /* of this execution: unique in the engine */
     uint64_t began;
     uint32_t light_ns;
     ti_times *times;       /* per step, when profiled */
@@ -118,6 +118,8 @@ typedef struct ti_run {
     /* written by the worker that settles it, before `phase` says so */
     uint64_t ended;  /* when profiled */
     ti_stop verdict; /* what `stop` was: a later cancel changes nothing */
+
+    atomic_uchar failed; /* [atomic] some processor has */
 
     /* for who started it */
     uint64_t tag;

@@ -78,6 +78,15 @@ static ti_node *take(ti_worker *worker)
     return node;
 }
 
+/* True: that was all. A count that equals ours can only be ours. */
+static bool take_from_remaining(ti_run *run, uint32_t tally)
+{
+    if (ti_load_acquire(&run->remaining) != tally)
+        return ti_sub_acq_rel(&run->remaining, tally) == tally;
+    ti_store_relaxed(&run->remaining, 0);
+    return true;
+}
+
 /* Takes what finished here from the run's count; whoever takes the last settles it. Afterwards the
  * run may be gone. */
 static void fold(ti_worker *worker)
@@ -91,7 +100,7 @@ static void fold(ti_worker *worker)
         ti_add_relaxed(&run->bytes, worker->tally_bytes);
         worker->tally_bytes = 0;
     }
-    if (tally && ti_sub_acq_rel(&run->remaining, tally) == tally)
+    if (tally && take_from_remaining(run, tally))
         ti_engine_settle(worker->engine, run);
 }
 
@@ -122,12 +131,15 @@ static void give_permits_back(ti_worker *worker, ti_node *node)
         ready_all(worker, ti_limits_release(node->run->program->limits, node));
 }
 
-static void finish(ti_worker *worker, ti_node *node, const ti_step *step, ti_status status)
+static inline void finish(ti_worker *worker, ti_node *node, const ti_step *step, ti_status status)
 {
     ti_run *run = node->run;
     node->status = (uint8_t)status;
     give_permits_back(worker, node);
-    run->executor->finished(worker, run, step);
+    if (run->executor == &ti_executor_reactive) /* a short way for the usual case */
+        ti_worker_send_events(worker, run, step);
+    else
+        run->executor->finished(worker, run, step);
     worker->tally++;
 }
 
@@ -305,7 +317,7 @@ static void note_time(ti_worker *worker)
 }
 
 /* What every answer begins with; true: the call took too long. */
-static bool end_call(ti_worker *worker)
+static inline bool end_call(ti_worker *worker)
 {
     const ti_task *task = &worker->task;
     worker->serves = false;
@@ -370,6 +382,7 @@ static void settle_failure(ti_worker *worker, ti_error *error, bool retryable)
         before = task->run->attempts[task->index].errors;
         task->run->attempts[task->index].errors = NULL;
     }
+    ti_store_relaxed(&task->run->failed, 1);
     node->error = ti_error_chain(error, before, node->attempts);
     node->root = task->index;
     finish(worker, node, task->step, TI_FAILED);
@@ -399,7 +412,7 @@ static void drop(const ti_task *task, ti_value *payload, ti_value *metadata)
     ti_value_release(metadata);
 }
 
-void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata)
+bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata)
 {
     const ti_task *task = &worker->task;
     ti_node *node = task->node;
@@ -410,7 +423,7 @@ void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
             finish(worker, node, task->step, TI_CANCELLED);
         else
             time_out(worker);
-        return;
+        return false;
     }
     if (task->step->intent == TI_TRANSFORM) {
         if (payload != task->payload) {
@@ -424,6 +437,7 @@ void ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
     if (metadata)
         worker->tally_bytes += metadata->bytes;
     finish(worker, node, task->step, TI_COMPLETED);
+    return true;
 }
 
 void ti_worker_skip(ti_worker *worker)
@@ -508,8 +522,8 @@ ti_node *ti_worker_scatter(ti_worker *worker)
     return chain;
 }
 
-/* Takes over a chain of tickets, of one at least. The last is to run first, so it is hot, and what the ring has no
- * room for is set aside before. With nothing hot. */
+/* Takes over a chain of tickets, of one at least. The last is to run first, so it is hot, and what
+ * the ring has no room for is set aside before. With nothing hot. */
 static void take_over(ti_worker *worker, ti_node *node)
 {
     int64_t excess = -(int64_t)(TI_DEQUE_SIZE / 2);

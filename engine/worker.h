@@ -83,6 +83,25 @@ static inline void ti_worker_ready(ti_worker *worker, ti_node *node)
         worker->hot = node;
 }
 
+/* Delivers one event; true if it was the last the node waited for. A count of one can only be ours:
+ * then nobody else will touch it. */
+static inline bool ti_node_deliver(ti_node *node)
+{
+    return ti_load_acquire(&node->pending) == 1 || ti_sub_acq_rel(&node->pending, 1) == 1;
+}
+
+/* Delivers an event to each dependent of a step that has finished. */
+static inline void ti_worker_send_events(ti_worker *worker, ti_run *run, const ti_step *step)
+{
+    const uint32_t *dependent = run->plan->dependents + step[0].first_dependent;
+    const uint32_t *end = run->plan->dependents + step[1].first_dependent;
+    for (; dependent < end; dependent++) {
+        ti_node *node = &run->nodes[*dependent];
+        if (ti_node_deliver(node))
+            ti_worker_ready(worker, node);
+    }
+}
+
 /* Makes a chain of nodes ready here; the last one runs first. */
 void ti_worker_enter(ti_worker *worker, ti_node *chain);
 

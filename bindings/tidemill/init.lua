@@ -22,6 +22,7 @@ end
 
 local DEFAULT_GRACE = 1 -- seconds
 
+local pools = { private = true, shared = true }
 local preempt_modes = { signal = "signal", hook = "hook", [false] = "none" }
 
 local option_checks = {
@@ -38,8 +39,11 @@ local option_checks = {
       return "must be a positive number of seconds"
     end
   end,
+  pool = function(value)
+    if not pools[value] then return 'must be "private" or "shared"' end
+  end,
 }
-local option_names = { "kill_grace", "preempt", "workers" }
+local option_names = { "kill_grace", "pool", "preempt", "workers" }
 
 local function check_options(options)
   if type(options) ~= "table" then
@@ -55,6 +59,9 @@ local function check_options(options)
     local problem = check(value)
     if problem then misuse("%s %s, but it is %s", key, problem, tostring(value)) end
   end
+  if options.pool == "shared" and options.kill_grace then
+    misuse('kill_grace has no meaning with pool = "shared": threads that are borrowed cannot be given up')
+  end
 end
 
 --- An engine with its own workers, each with its own Lua state, which searches modules where this one
@@ -64,7 +71,7 @@ function M.engine(options)
   check_options(options)
   return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
     options.preempt == nil and "auto" or preempt_modes[options.preempt],
-    options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil) -- luacheck: ignore 113
+    options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil, options.pool == "shared") -- luacheck: ignore 113
 end
 
 -- Equal as plain data.

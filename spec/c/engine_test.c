@@ -72,7 +72,7 @@ static void a_closed_engine_takes_no_runs(void)
     CHECK_INT(ti_run_status(run), TI_RUNNING);
     CHECK(ti_engine_claim(engine, 0) == NULL);
     CHECK_INT(native.called, 0);
-    CHECK_INT(engine->in_flight, 0);
+    CHECK_INT(tt_in_flight(engine), 0);
     ti_run_release(run);
     ti_run_release(other);
     ti_program_release(program);

@@ -86,10 +86,19 @@ const ti_backend tt_backend = {
     .close = close_context,
 };
 
+bool tt_shared;
+
+static void __attribute__((constructor)) choose_pool(void)
+{
+    const char *pool = getenv("TIDEMILL_POOL");
+    tt_shared = pool && strcmp(pool, "shared") == 0;
+}
+
 ti_engine *tt_try_open(uint32_t workers, const ti_backend_choice *choices, uint32_t count,
                        ti_error **error)
 {
-    const ti_engine_config config = {.workers = workers, .preempt = TI_PREEMPT_NONE};
+    const ti_engine_config config = {
+        .workers = workers, .preempt = TI_PREEMPT_NONE, .shared = tt_shared};
     return ti_engine_open(&config, choices, count, error);
 }
 
@@ -103,6 +112,18 @@ ti_engine *tt_open(tt_house *house, uint32_t workers)
         check_fail(__FILE__, __LINE__, "%s", error->message);
     REQUIRE(engine);
     return engine;
+}
+
+uint32_t tt_in_flight(ti_engine *engine)
+{
+    uint32_t count = 0;
+    uv_mutex_lock(&engine->lock);
+    for (ti_run *run = engine->runs; run; run = run->next) {
+        unsigned phase = ti_load_sc(&run->phase);
+        count += phase == TI_IN_FLIGHT || phase == TI_AWAITED;
+    }
+    uv_mutex_unlock(&engine->lock);
+    return count;
 }
 
 void tt_close(ti_engine *engine, tt_house *house)
@@ -199,6 +220,14 @@ void tt_start(ti_run *run)
 void tt_wait(ti_run *run)
 {
     CHECK(ti_engine_wait(run->program->engine, run, UINT64_MAX));
+}
+
+void tt_start_and_wait(ti_program *program)
+{
+    ti_run *run = tt_run_new(program, 1);
+    tt_start(run);
+    tt_wait(run);
+    ti_run_release(run);
 }
 
 uint64_t tt_result(const ti_run *run)

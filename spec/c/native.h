@@ -36,6 +36,9 @@ typedef struct tt_house {
 
 extern const ti_backend tt_backend;
 
+/* Engines borrow their threads from libuv's pool; at first, whether TIDEMILL_POOL is "shared". */
+extern bool tt_shared;
+
 /* As ti_engine_open, without anything special. */
 ti_engine *tt_try_open(uint32_t workers, const ti_backend_choice *choices, uint32_t count,
                        ti_error **error);
@@ -45,6 +48,9 @@ ti_engine *tt_open(tt_house *house, uint32_t workers);
 
 /* Closes and frees an engine that nobody else refers to any more, and checks the house. */
 void tt_close(ti_engine *engine, tt_house *house);
+
+/* How many runs are in flight. */
+uint32_t tt_in_flight(ti_engine *engine);
 
 /* Compiles a DAG, frees it, and installs it; exits if that fails. */
 ti_program *tt_install(ti_engine *engine, ti_dag *dag, tt_native *native);
@@ -69,6 +75,7 @@ ti_run *tt_run_new(ti_program *program, uint64_t input);
 /* Starts a run, which must work, and waits for it. */
 void tt_start(ti_run *run);
 void tt_wait(ti_run *run);
+void tt_start_and_wait(ti_program *program);
 
 /* What a settled run made of it. */
 uint64_t tt_result(const ti_run *run);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Threads that start when wanted, sleep when not, and never oversleep. pool.c is part of this file,
- * so that it has jitter in it; the linker then leaves the library's own out. */
+/* Threads that start when wanted, sleep when not, and never oversleep; and the same for threads
+ * that are borrowed. pool.c is part of this file, so that it has jitter in it; the linker then
+ * leaves the library's own out. */
 #include "jitter.h"
 
 /* What the calling thread does, once, before it next locks the pool, and after it has unlocked it.
@@ -20,7 +21,8 @@ static void once(void (**hook)(void))
 #define uv_mutex_lock(m) (once(&before_lock), jitter(), (uv_mutex_lock)(m))
 #define uv_mutex_unlock(m) ((uv_mutex_unlock)(m), jitter(), once(&after_unlock))
 
-#include "engine/pool.c" /* NOLINT */
+#include "engine/pool.c"        /* NOLINT */
+#include "engine/pool_shared.c" /* NOLINT */
 
 #include <sys/resource.h>
 
@@ -36,14 +38,6 @@ static double used_seconds(struct rusage *usage)
            (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec) / 1e6;
 }
 
-static void start_and_wait(ti_program *program)
-{
-    ti_run *run = tt_run_new(program, 1);
-    tt_start(run);
-    tt_wait(run);
-    ti_run_release(run);
-}
-
 static tt_answer stay_a_little(const ti_task *task, void *data)
 {
     uv_sleep(2);
@@ -56,9 +50,9 @@ static void threads_start_when_wanted(void)
     ti_engine *engine = tt_open(&house, 3);
     ti_program *program = tt_install(engine, tt_fan(12), &native);
     CHECK_INT(engine->pool.started, 0);
-    start_and_wait(program);
+    tt_start_and_wait(program);
     CHECK_INT(engine->pool.started, 3);
-    start_and_wait(program);
+    tt_start_and_wait(program);
     CHECK_INT(engine->pool.started, 3);
     ti_program_release(program);
     tt_close(engine, &house);
@@ -70,7 +64,7 @@ static void parked_threads_use_no_cpu(void)
     tt_native native = {.call = stay_a_little};
     ti_engine *engine = tt_open(&house, 4);
     ti_program *program = tt_install(engine, tt_fan(12), &native);
-    start_and_wait(program);
+    tt_start_and_wait(program);
     uv_sleep(200); /* what is watched for a while is watched no more */
     struct rusage before, after;
     double used = used_seconds(&before);
@@ -96,7 +90,7 @@ static void a_pool_may_close_unused(void)
 static void start_at_once(void *data, unsigned index)
 {
     (void)index;
-    start_and_wait(data);
+    tt_start_and_wait(data);
 }
 
 /* The first starts of an engine race for its first thread. */
@@ -139,7 +133,7 @@ static void a_waker_that_finds_nobody_leaves_nobody_asleep(void)
     tt_native native = {.call = tt_increment};
     ti_engine *engine = tt_open(&house, 1);
     ti_program *program = tt_install(engine, tt_chain(1), &native);
-    start_and_wait(program);
+    tt_start_and_wait(program);
     while (ti_load_sc(&engine->pool.idle) == 0 || ti_load_sc(&engine->pool.searching) > 0)
         uv_sleep(1);
     uv_sleep(20); /* it sleeps for certain */
@@ -171,7 +165,7 @@ static void go_in_lockstep(void *data, unsigned index)
         uint64_t until = uv_hrtime() + check_random(&seed) % 20000;
         while (uv_hrtime() < until)
             ti_relax();
-        start_and_wait(it->program);
+        tt_start_and_wait(it->program);
         uv_barrier_wait(&it->barrier);
     }
 }
@@ -201,21 +195,28 @@ static void fans_finish(void)
     ti_program *program = tt_install(engine, tt_fan(6), &native);
     for (int round = 0; round < ROUNDS(2000); round++)
         if (round % 2)
-            start_and_wait(program);
+            tt_start_and_wait(program);
         else
             CHECK_INT(tt_compute(program, 1), 2);
     ti_program_release(program);
     tt_close(engine, &house);
 }
 
-int main(void)
+static void run_in_either_mode(void)
 {
-    RUN(threads_start_when_wanted);
     RUN(parked_threads_use_no_cpu);
     RUN(a_pool_may_close_unused);
     RUN(first_starts_race_and_all_succeed);
-    RUN(a_waker_that_finds_nobody_leaves_nobody_asleep);
     RUN(no_wake_up_is_lost);
     RUN(fans_finish);
+}
+
+int main(void)
+{
+    RUN(threads_start_when_wanted);
+    RUN(a_waker_that_finds_nobody_leaves_nobody_asleep);
+    run_in_either_mode();
+    tt_shared = true;
+    run_in_either_mode();
     return check_report();
 }

@@ -79,7 +79,7 @@ static void check_runs(ti_engine *engine, uint32_t most)
     for (const ti_run *run = engine->runs; run; run = run->next)
         runs++;
     CHECK(runs <= most);
-    CHECK_INT(engine->in_flight, 0);
+    CHECK_INT(tt_in_flight(engine), 0);
 }
 
 static void close_world(tt_world *world)
@@ -296,7 +296,7 @@ static void an_engine_closed_at_any_moment_lets_everyone_go(void)
         open_world(&world, 1 + (uint32_t)round % 4);
         REQUIRE(ti_pool_ensure(&world.engine->pool));
         check_threads(HOSTS, run_or_close, &world);
-        CHECK_INT(world.engine->in_flight, 0);
+        CHECK_INT(tt_in_flight(world.engine), 0);
         release_programs(&world);
         tt_close(world.engine, &house);
     }

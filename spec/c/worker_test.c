@@ -118,7 +118,7 @@ static void the_last_worker_settles_the_run(void)
     CHECK(!ti_run_settled(it.run));
     ti_worker_drain(it.b);
     CHECK_INT(it.run->remaining, 0);
-    CHECK_INT(it.engine->in_flight, 0);
+    CHECK_INT(tt_in_flight(it.engine), 0);
     leave_all(it);
 }
 
@@ -131,10 +131,10 @@ static void a_worker_mixes_runs_and_settles_each(void)
         runs[i] = tt_run_new(it.program, (uint64_t)i);
         CHECK_INT(ti_engine_start(it.engine, runs[i]), TI_OK);
     }
-    CHECK_INT(it.engine->in_flight, 51);
+    CHECK_INT(tt_in_flight(it.engine), 51);
     CHECK(ti_worker_find(it.a, NULL));
     ti_worker_drain(it.a);
-    CHECK_INT(it.engine->in_flight, 0);
+    CHECK_INT(tt_in_flight(it.engine), 0);
     for (int i = 0; i < 50; i++) {
         CHECK(ti_run_settled(runs[i]));
         CHECK_INT(tt_result(runs[i]), i + 2);

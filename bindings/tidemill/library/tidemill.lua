@@ -279,7 +279,8 @@ function Engine:close() end
 ---@class tidemill.EngineOptions
 ---@field workers? integer 1 to 1024; default: one for each core
 ---@field preempt? "signal" | "hook" | false how callbacks that run are stopped
----@field kill_grace? number seconds until a callback that does not stop is given up; default: 1
+---@field kill_grace? number seconds until a callback that does not stop is given up; default: 1; not with a shared pool
+---@field pool? "private" | "shared" whether it has threads of its own, or borrows libuv's; default: "private"
 
 ---@class tidemill
 ---@field version string
