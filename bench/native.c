@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* tidemill through its C interface, with processors in C that hand on what they were given. What is
- * left is the engine alone. A Lua module: the shapes come from there. */
-#include "engine/include/tidemill.h"
+/* tidemill through its C interface: with processors in C that hand on what they were given, where
+ * what is left is the engine alone; or with a DAG script. A Lua module, since shapes are tables. */
+#include "bindings/tidemill_lua.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -112,18 +112,21 @@ static int native_close(lua_State *L)
     return 0;
 }
 
-/* graph(shape, workers) -> graph, bytes that its plan keeps, bytes that a run keeps */
-static int native_open(lua_State *L)
+static native_graph *new_graph(lua_State *L)
 {
-    luaL_checktype(L, 1, LUA_TTABLE);
-    tide_options options = TIDE_OPTIONS;
-    tide_error *error = NULL;
-    options.workers = (uint32_t)luaL_checkinteger(L, 2);
     native_graph *graph = lua_newuserdata(L, sizeof *graph);
     memset(graph, 0, sizeof *graph);
     luaL_getmetatable(L, "bench.native");
     lua_setmetatable(L, -2);
-    graph->engine = tide_engine_open(&options, &error);
+    return graph;
+}
+
+/* graph(shape, workers) -> graph, bytes that its plan keeps, bytes that a run keeps */
+static int open_shape(lua_State *L, const tide_options *options)
+{
+    tide_error *error = NULL;
+    native_graph *graph = new_graph(L);
+    graph->engine = tide_engine_open(options, &error);
     if (!graph->engine)
         return fail(L, error);
     tide_builder *builder = declare(L, 1);
@@ -142,6 +145,27 @@ static int native_open(lua_State *L)
     lua_pushnumber(L, plan);
     lua_pushnumber(L, held);
     return 3;
+}
+
+/* graph(path, workers) -> graph */
+static int open_script(lua_State *L, const tide_options *options)
+{
+    tide_error *error = NULL;
+    native_graph *graph = new_graph(L);
+    graph->engine = tide_lua_open(options, NULL, &error);
+    if (graph->engine)
+        graph->dag = tide_lua_load(graph->engine, lua_tostring(L, 1), &error);
+    return graph->dag ? 1 : fail(L, error);
+}
+
+static int native_open(lua_State *L)
+{
+    tide_options options = TIDE_OPTIONS;
+    options.workers = (uint32_t)luaL_checkinteger(L, 2);
+    if (lua_type(L, 1) == LUA_TSTRING)
+        return open_script(L, &options);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    return open_shape(L, &options);
 }
 
 __attribute__((visibility("default"))) int luaopen_bench_native(lua_State *L);

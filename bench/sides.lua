@@ -8,6 +8,7 @@
 local bench = bench -- luacheck: ignore 113
 local tm = require "tidemill"
 local callbacks = require "bench.callbacks"
+local graphs = require "bench.graphs"
 local loop_peer = require "bench.loop_peer"
 local luv_peer = require "bench.luv_peer"
 local measure = require "bench.measure"
@@ -59,17 +60,6 @@ function M.floor(name, what) return in_c("floor", "call", name, what) end
 -- The callback alone, called from C.
 function M.bare(name, what) return in_c("bare call", "bare", name, what) end
 
--- run_of(position): the callback of a processor
-function M.declare(shape, run_of)
-  local list = {}
-  for i, depends_on in ipairs(shape) do
-    local ids = {}
-    for k, position in ipairs(depends_on) do ids[k] = "n" .. position end
-    list[i] = tm.transform("n" .. i, { depends_on = ids, run = run_of(i) })
-  end
-  return tm.dag(list)
-end
-
 local function always(value)
   return function() return value end
 end
@@ -77,7 +67,7 @@ end
 function M.tidemill(shape, name, what)
   local engine = tm.engine { workers = what.workers }
   local run_of = what.run_of or always(callbacks.load(callbacks[name]))
-  local dag = assert(engine:dag(M.declare(shape, run_of)))
+  local dag = assert(engine:dag(graphs.declare(shape, run_of)))
   local payload = payload_of(what)
   local function call() assert(dag:run(payload)) end
   for _ = 1, what.warm or 20 do call() end -- until the engine has learned what the callbacks cost
@@ -91,7 +81,7 @@ end
 -- A stream of small runs; seconds per run.
 function M.stream(shape, name, what)
   local engine = tm.engine { workers = what.workers }
-  local dag = assert(engine:dag(M.declare(shape, always(callbacks.load(callbacks[name])))))
+  local dag = assert(engine:dag(graphs.declare(shape, always(callbacks.load(callbacks[name])))))
   local payload, runs = payload_of(what), what.runs or 2000
   local options = { max_in_flight = what.max_in_flight or 64, ordered = what.ordered ~= false }
   local function call(n)
@@ -133,17 +123,36 @@ function M.tbb(shape, name, what)
   }, shape, function() graph:run(payload) end, what)
 end
 
+local function native_side(name, graph, shape, what)
+  local payload = payload_of(what)
+  local function call() graph:run(payload) end
+  for _ = 1, 20 do call() end
+  return repeating({
+    name = name, workers = what.workers,
+    answer = function() return graph:payload(payload) end,
+    close = function() graph:close() end,
+  }, shape, call, what)
+end
+
 -- tidemill through its C interface, with processors in C that hand on their payload
 function M.native(shape, _, what)
   local native = require_if_there "bench.native"
+  return native and native_side("tidemill, all C", native(shape, what.workers), shape, what)
+end
+
+-- tidemill through its C interface, with a script; `workload` names a function of bench/graphs.lua
+function M.native_script(workload, name, what)
+  local native = require_if_there "bench.native"
   if not native then return end
-  local graph, payload = native(shape, what.workers), payload_of(what)
-  for _ = 1, 20 do graph:run(payload) end
-  return repeating({
-    name = "tidemill, C", workers = what.workers,
-    answer = function() return graph:payload(payload) end,
-    close = function() graph:close() end,
-  }, shape, function() graph:run(payload) end, what)
+  local path = ("build/bench/%s.dag.lua"):format(workload)
+  local file = assert(io.open(path, "w"))
+  file:write(([[
+    local callbacks, graphs = require "bench.callbacks", require "bench.graphs"
+    local run = callbacks.load(callbacks[%q])
+    return graphs.declare(graphs[%q](), function() return run end)
+  ]]):format(name, workload))
+  file:close()
+  return native_side("tidemill, from C", native(path, what.workers), graphs[workload](), what)
 end
 
 -- What a peer in Lua wants to know: how many dependencies each has, who depends on it, which

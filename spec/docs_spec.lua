@@ -17,8 +17,8 @@ local util = require "spec.support.util"
 local PAGES = { "README.md", "docs/scripting.md" }
 local WITH_LINKS = {
   "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/scripting.md", "docs/flow.md", "docs/threads.md",
-  "docs/adr/README.md", "engine/README.md", "bindings/README.md", "bin/README.md", "scripts/README.md",
-  "spec/README.md", "bench/README.md",
+  "docs/performance.md", "docs/adr/README.md", "engine/README.md", "bindings/README.md", "bin/README.md",
+  "scripts/README.md", "spec/README.md", "bench/README.md",
 }
 local DEFINITIONS = "bindings/tidemill/library/tidemill.lua"
 

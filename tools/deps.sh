@@ -9,7 +9,7 @@ packages="build-essential pkg-config cmake ninja-build libuv1-dev
     lua5.4 liblua5.4-dev lua5.3 liblua5.3-dev lua5.1 liblua5.1-0-dev luajit libluajit-5.1-dev
     luarocks lua-argparse lua-dkjson lua-term lua-cjson lua-luv lua-busted lua-check clang-format cppcheck"
 
-bench_packages="libtbb-dev lua-luv valgrind gnuplot-nox"
+bench_packages="libtbb-dev valgrind gnuplot-nox"
 
 lacking() {
     for tool in "$@"; do
