@@ -56,6 +56,7 @@ build = {
         "engine/control.c",
         "engine/engine.c",
         "bindings/convert.c",
+        "bindings/memory.c",
         "bindings/stop.c",
         "bindings/context.c",
         "bindings/state.c",

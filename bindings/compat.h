@@ -6,6 +6,9 @@
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
+#if __has_include(<luajit.h>)
+#include <luajit.h>
+#endif
 
 #include <stdint.h>
 

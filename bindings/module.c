@@ -103,9 +103,12 @@ static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automa
     };
 }
 
-/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared) -> engine |
- * nil, error; preempt is "signal", "hook", "none", or "auto"; compiles: this Lua compiles loops;
- * shared: its threads are borrowed from libuv's pool */
+static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
+
+/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared, sandbox,
+ * memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal", "hook", "none", or
+ * "auto"; compiles: this Lua compiles loops; shared: its threads are borrowed from libuv's pool; a
+ * limit of 0 is none */
 static int engine_open(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 2), *cpath = luaL_checkstring(L, 3);
@@ -125,6 +128,9 @@ static int engine_open(lua_State *L)
     self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
+    self->config->sandbox = profiles[luaL_checkoption(L, 8, NULL, profiles)];
+    self->config->memory_limit = (size_t)luaL_checknumber(L, 9);
+    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 10);
     self->engine = ti_engine_open(&config, &(ti_backend_choice){&ti_state_backend, self->config}, 1,
                                   &call->error);
     return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);
@@ -549,6 +555,15 @@ static int metatable(lua_State *L)
     return 1;
 }
 
+/* In a worker's state: from here on what is being loaded may take only so many instructions. */
+static int meter(lua_State *L)
+{
+    ti_state *state = ti_state_of(L);
+    if (state)
+        ti_stop_meter(L, state);
+    return 0;
+}
+
 static int default_workers(lua_State *L)
 {
     lua_pushinteger(L, (lua_Integer)ti_engine_default_workers());
@@ -613,6 +628,7 @@ int luaopen_tidemill_core(lua_State *L)
         {"metatable", metatable},
         {"nearest", nearest},
         {"why_not", why_not},
+        {"meter", meter},
         {"default_workers", default_workers},
         {NULL, NULL},
     };

@@ -20,8 +20,19 @@ static const char programs_key = 0;
 static const char worker_key = 0;
 static const char state_key = 0;
 
-/* What lies on the stack of a state all the time: pushing a C function may need memory. */
-enum { ADD_TRACEBACK = 1, SERVE, DESCRIBE, DECIDE, INVOKE, OPEN, BASE = OPEN };
+/* What lies on the stack of a state all the time: pushing a C function may need memory. COLLECT is
+ * in the registry only, like all of them. */
+enum {
+    ADD_TRACEBACK = 1,
+    SERVE,
+    DESCRIBE,
+    DECIDE,
+    INVOKE,
+    OPEN,
+    BASE = OPEN,
+    COLLECT,
+    FUNCTIONS = COLLECT
+};
 
 #define MOST_RESULTS 3 /* that anybody looks at */
 
@@ -30,7 +41,7 @@ enum { ADD_TRACEBACK = 1, SERVE, DESCRIBE, DECIDE, INVOKE, OPEN, BASE = OPEN };
 enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS };
 enum { UPVALUE_CALLBACKS = 1, UPVALUE_CONTEXT, UPVALUES = UPVALUE_CONTEXT };
 
-static const lua_CFunction base_functions[BASE];
+static const lua_CFunction base_functions[FUNCTIONS];
 
 static void push_registered(lua_State *L, const char *key)
 {
@@ -112,11 +123,14 @@ static bool is_kept(const ti_state *state, uint32_t place, const ti_run *run, co
     return state->payloads[place].value == value && state->payloads[place].serial == run->serial;
 }
 
-/* Keeps the string at a stack index. */
+/* Keeps the string at a stack index. All that are kept take no more than half of what the state may
+ * use. */
 static void keep(lua_State *L, ti_state *state, int index, const ti_run *run, const ti_value *value,
                  const char *bytes)
 {
     uint32_t place = place_of(state, value);
+    if (state->memory && value->root.size > state->memory->limit / (2 * TI_STATE_PAYLOADS))
+        return;
     lua_copy(L, index, PAYLOADS + (int)place);
     state->payloads[place].value = value;
     state->payloads[place].serial = run->serial;
@@ -157,6 +171,32 @@ static void drop_unanswered(ti_state *state)
 
 static void close_state(void *context);
 
+static int collect_protected(lua_State *L)
+{
+    return lua_gc(L, LUA_GCCOLLECT, 0);
+}
+
+/* A full collection, whose finalizers are a part of the current callback if there is one. */
+static void collect(ti_state *state)
+{
+    lua_State *L = state->L;
+    state->stoppable = state->leavable = state->task && state->serving;
+    push_registered(L, (const char *)&base_functions[COLLECT - 1]);
+    if (lua_pcall(L, 0, 0, 0))
+        lua_pop(L, 1);
+    state->stoppable = state->leavable = false;
+}
+
+/* What was refused is dealt with. False: the state keeps so much that it should be replaced. */
+static bool forgive(ti_state *state)
+{
+    if (!state->memory || !state->memory->strained)
+        return true;
+    ti_memory_forgive(state->memory);
+    collect(state);
+    return ti_memory_is_sound(state->memory);
+}
+
 /* What decide_protected works on. */
 typedef struct ti_decision {
     ti_state *state;
@@ -187,10 +227,12 @@ static bool decide(ti_state *state, ti_error **error)
 {
     lua_State *L = state->L;
     ti_decision decision = {state, *error, true};
+    state->call++; /* it may spend as much as the callback */
     push_registered(L, (const char *)&base_functions[DECIDE - 1]);
     lua_pushlightuserdata(L, &decision);
     int status = lua_pcall(L, 1, 0, 0);
     state->stoppable = false;
+    forgive(state);
     if (!status)
         return decision.retryable;
     if (ti_worker_must_stop(state->serving)) { /* which is why it raised */
@@ -378,6 +420,19 @@ static void answer_transform(lua_State *L, ti_state *state, int first, int resul
     complete(state, payload, metadata);
 }
 
+/* What a callback used that has returned is too much, though it may have caught that error: raises
+ * it again. Where Lua does not collect before memory runs out, this is the time. */
+static void check_bounds(lua_State *L, ti_state *state)
+{
+    if (state->memory && state->memory->strained) {
+        ti_stop_judge(L, state->memory);
+        if (ti_memory_refused(state->memory))
+            luaL_error(L, "not enough memory");
+    }
+    if (ti_stop_spent(state))
+        luaL_error(L, "too many instructions");
+}
+
 /* Calls a function of the script with two arguments. It may be stopped, and if it does not stop,
  * this state be given up: then `serve` must end the thread without touching the engine. */
 static void call_script(lua_State *L, ti_state *state, int results)
@@ -387,6 +442,8 @@ static void call_script(lua_State *L, ti_state *state, int results)
     state->leavable = false;
     if (state->abandoned)
         luaL_error(L, "given up");
+    if (state->bounded)
+        check_bounds(L, state);
     state->stoppable = false;
 }
 
@@ -562,6 +619,31 @@ static ti_error *describe(ti_state *state, int status, ti_code code)
     return raised.error;
 }
 
+/* The engine gave this state and its thread up, and the callback has returned after all. Nothing of
+ * the engine may be touched: it may be gone. */
+static void end_orphan(ti_state *state)
+{
+    close_state(state);
+    pthread_exit(NULL);
+}
+
+static void recover(ti_state *state);
+
+/* What the current callback, or the program that is being loaded, fails with for using too much;
+ * NULL: it did not. */
+static ti_error *broken_bound(ti_state *state)
+{
+    if (!state->bounded && !state->loading)
+        return NULL;
+    if (state->memory && state->memory->strained && !ti_memory_refused(state->memory)) {
+        collect(state);
+        ti_memory_judge(state->memory);
+    }
+    if (state->memory && ti_memory_refused(state->memory))
+        return ti_memory_error(state->memory);
+    return ti_stop_spent(state) ? ti_stop_spent_error(state) : NULL;
+}
+
 /* Makes what was raised, which is on top of the stack, the answer of the current task; pops it. An
  * error that hit between two tasks (no memory to begin with) the next one has to bear. False: there
  * is none. */
@@ -571,13 +653,18 @@ static bool blame(ti_state *state, int status)
         state->task = ti_worker_next(state->serving);
     drop_unanswered(state);
     ti_error *error = NULL;
-    if (state->task && !ti_worker_must_stop(state->serving)) {
+    if (state->task && !ti_worker_must_stop(state->serving) && !(error = broken_bound(state))) {
         state->stoppable = true; /* so that a __tostring is */
         error = describe(state, status, TI_E_PROCESSOR_FAILED);
     } else {
         lua_pop(state->L, 1);
     }
     state->stoppable = false;
+    recover(state);
+    if (state->abandoned) {
+        ti_error_free(error);
+        end_orphan(state);
+    }
     if (state->task && !ti_worker_must_stop(state->serving)) {
         fail(state, error);
         return true;
@@ -589,21 +676,13 @@ static bool blame(ti_state *state, int status)
     return true;
 }
 
-/* The engine gave this state and its thread up, and the callback has returned after all. Nothing of
- * the engine may be touched: it may be gone. */
-static void end_orphan(ti_state *state)
-{
-    close_state(state);
-    pthread_exit(NULL);
-}
-
 static void serve(void *context, ti_worker *worker)
 {
     ti_state *state = context;
-    lua_State *L = state->L;
     bool again;
     state->serving = worker;
     do {
+        lua_State *L = state->L; /* `blame` may have replaced it */
         ti_stop_reset(state);
         lua_pushvalue(L, SERVE);
         lua_pushlightuserdata(L, state);
@@ -653,13 +732,24 @@ ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
         .conversion = {.scratch = &state->scratch, .root = function},
     };
     ti_stop_reset(state);
+    state->running = L;
+    state->invoking = true;
     lua_pushvalue(L, INVOKE);
     lua_pushlightuserdata(L, &invocation);
     int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
-    if (status)
+    ti_error *broken = broken_bound(state);
+    state->invoking = state->loading = false;
+    if (broken) {
+        lua_settop(L, BASE);
+        ti_value_release(invocation.result);
+        invocation.result = NULL;
+        *error = broken;
+    } else if (status) {
         *error = describe(state, status, TI_E_INVALID_DAG);
-    else if (!invocation.result)
+    } else if (!invocation.result) {
         *error = ti_error_format(invocation.conversion.code, "%s", invocation.conversion.message);
+    }
+    recover(state);
     return invocation.result;
 }
 
@@ -686,27 +776,31 @@ static int open_protected(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, config->core);
     lua_setfield(L, -2, "tidemill.core");
-    ti_stop_open(L, config->mode);
+    ti_stop_open(L, config->mode, config->memory_limit || config->instruction_limit);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "tidemill.worker");
     lua_call(L, 1, 1);
+    lua_getfield(L, -1, "open");
     lua_pushstring(L, config->preempt);
-    lua_setfield(L, -2, "preempt");
+    lua_pushstring(L, config->sandbox);
+    lua_pushboolean(L, config->instruction_limit != 0);
+    lua_pushboolean(L, config->memory_limit != 0);
+    lua_call(L, 4, 0);
     lua_getfield(L, -1, "programs");
     register_top(L, &programs_key);
     register_top(L, &worker_key);
     return 0;
 }
 
-static const lua_CFunction base_functions[BASE] = {
-    add_traceback,    serve_protected,  describe_protected,
-    decide_protected, invoke_protected, open_protected,
+static const lua_CFunction base_functions[FUNCTIONS] = {
+    add_traceback,    serve_protected, describe_protected, decide_protected,
+    invoke_protected, open_protected,  collect_protected,
 };
 
 static int open_base_protected(lua_State *L)
 {
     register_top(L, &state_key); /* the ti_state is on top */
-    for (int i = 0; i < BASE; i++) {
+    for (int i = 0; i < FUNCTIONS; i++) {
         int upvalues = base_functions[i] == serve_protected ? UPVALUES : 0;
         for (int k = 0; k < upvalues; k++)
             lua_pushnil(L);
@@ -716,16 +810,45 @@ static int open_base_protected(lua_State *L)
     return 0;
 }
 
+static void close_lua(lua_State *L, ti_memory *memory)
+{
+    ti_memory_disarm(L, memory);
+    lua_close(L);
+}
+
 static void close_state(void *context)
 {
     ti_state *state = context;
-    lua_close(state->L);
+    if (state->L)
+        close_lua(state->L, state->memory);
     ti_builder_trim(&state->scratch, true);
     free(state->ancestors);
     free(state);
 }
 
 static void reinstall(ti_state *state);
+
+/* From here on the limit of memory holds. */
+static bool arm(ti_state *state, ti_error **error)
+{
+    size_t limit = state->config->memory_limit, used = 0;
+    if (!limit)
+        return true;
+    ti_memory *memory = ti_memory_arm(state->L, limit, &used);
+    if (memory) {
+        memory->alarm = ti_stop_alarm;
+        memory->owner = state;
+        memory->running = (lua_State *const *)&state->running;
+        state->memory = memory;
+        return true;
+    }
+    *error = used > limit ? ti_error_format(TI_E_MEMORY_LIMIT,
+                                            "memory_limit is %zu bytes, but the Lua state of a "
+                                            "worker takes %zu to begin with",
+                                            limit, used)
+                          : ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
+    return false;
+}
 
 static bool open_base(lua_State *L, ti_state *state)
 {
@@ -737,31 +860,80 @@ static bool open_base(lua_State *L, ti_state *state)
     return true;
 }
 
-static void *open_state(void *shared, uint32_t worker, ti_error **error)
+/* Gives the state a fresh Lua state, without programs. False: *error says why, and it has none. */
+static bool open_lua(ti_state *state, ti_error **error)
 {
-    ti_state *state = calloc(1, sizeof *state);
-    lua_State *L = state ? luaL_newstate() : NULL;
+    lua_State *L = luaL_newstate();
+    state->memory = NULL;
+    state->L = state->running = NULL;
+    state->selected = 0;
+    state->touched = true; /* so that the first call makes a ctx */
     if (!L || !open_base(L, state)) {
         if (L)
             lua_close(L);
-        free(state);
+        *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
+        return false;
+    }
+    state->L = state->running = L;
+    lua_pushvalue(L, OPEN);
+    lua_pushlightuserdata(L, state->config);
+    int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
+    if (!status && arm(state, error))
+        return true;
+    if (status)
+        *error = describe(state, status, TI_E_INTERNAL);
+    lua_close(L);
+    state->L = state->running = NULL;
+    return false;
+}
+
+static void *open_state(void *shared, uint32_t worker, ti_error **error)
+{
+    ti_state *state = calloc(1, sizeof *state);
+    if (!state) {
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
         return NULL;
     }
-    state->L = state->running = L;
-    state->touched = true; /* so that the first call makes a ctx */
     state->worker = worker;
     state->config = shared;
-    lua_pushvalue(L, OPEN);
-    lua_pushlightuserdata(L, shared);
-    int status = lua_pcall(L, 1, 0, ADD_TRACEBACK);
-    if (!status) {
+    state->bounded = state->config->memory_limit || state->config->instruction_limit;
+    if (open_lua(state, error)) {
         reinstall(state);
         return state;
     }
-    *error = describe(state, status, TI_E_INTERNAL);
     close_state(state);
     return NULL;
+}
+
+/* Puts a fresh Lua state with all programs in the place of one that keeps too much. The old one
+ * stays if there is no memory for that. Its finalizers may take so long that the engine gives the
+ * state up meanwhile. */
+static void renew(ti_state *state)
+{
+    lua_State *old = state->L;
+    ti_memory *memory = state->memory;
+    ti_error *error = NULL;
+    if (!open_lua(state, &error)) {
+        ti_error_free(error);
+        state->L = state->running = old;
+        state->memory = memory;
+        return;
+    }
+    state->leavable = true;
+    close_lua(old, memory);
+    state->leavable = false;
+    if (!state->abandoned)
+        reinstall(state);
+}
+
+static void recover(ti_state *state)
+{
+    if (state->recovering)
+        return;
+    state->recovering = true;
+    if (!forgive(state) && !state->abandoned)
+        renew(state);
+    state->recovering = false;
 }
 
 /* How a program got into the states. */

@@ -4,6 +4,7 @@
 #define TI_STATE_H
 
 #include "bindings/convert.h"
+#include "bindings/memory.h"
 #include "engine/engine.h"
 
 /* The metatable of errors in Lua; the module tidemill.error fills it. */
@@ -18,8 +19,15 @@ typedef struct ti_state {
     lua_State *L;
     uint32_t worker;         /* [const] */
     ti_state_config *config; /* [const] */
+    bool bounded;            /* [const] there is a limit of memory or instructions */
 
     /* all else: [seat] */
+    ti_memory *memory; /* NULL: no limit */
+    bool recovering;   /* it is collected, or replaced */
+    bool invoking;     /* in ti_state_invoke */
+    bool loading;      /* a program is loaded, and its instructions are counted */
+    uint64_t spent;    /* instructions, by the call `spender` */
+    uint64_t spender;
     ti_worker *serving;  /* while in `serve` */
     const ti_task *task; /* while a callback runs, else NULL */
     volatile bool
@@ -46,10 +54,13 @@ typedef struct ti_state {
 
 /* What the states of an engine are made from, also when one has to be replaced. */
 struct ti_state_config {
-    char *path, *cpath; /* [const] package.path and package.cpath of the states */
-    lua_CFunction core; /* [const] luaopen_tidemill_core */
-    char *preempt;      /* [const] "signal", "hook", "none", or "auto" */
-    ti_preempt mode;    /* [const] what that comes to */
+    char *path, *cpath;         /* [const] package.path and package.cpath of the states */
+    lua_CFunction core;         /* [const] luaopen_tidemill_core */
+    char *preempt;              /* [const] "signal", "hook", "none", or "auto" */
+    ti_preempt mode;            /* [const] what that comes to */
+    size_t memory_limit;        /* [const] bytes per state; 0: none */
+    uint64_t instruction_limit; /* [const] per callback; 0: none */
+    const char *sandbox;        /* [const] "trusted", "sandbox" or "pure": static */
     uv_mutex_t lock;
     struct ti_install *installs; /* [lock:config] the programs that there are, the newest first */
 };
@@ -84,10 +95,24 @@ void ti_context_push(lua_State *L, ti_state *state);
 void ti_context_push_metadata(lua_State *L, ti_state *state);
 
 /* In stop.c: what stops callbacks. */
-void ti_stop_open(lua_State *L, ti_preempt mode); /* may raise */
-void ti_stop_reset(ti_state *state);              /* drops hooks that scripts left */
-void ti_stop_interrupt(ti_state *state);          /* in a signal handler */
-bool ti_stop_abandon(ti_state *state);            /* likewise; as ti_backend.abandon */
+void ti_stop_open(lua_State *L, ti_preempt mode, bool bounded); /* may raise */
+void ti_stop_reset(ti_state *state);                            /* drops hooks that scripts left */
+void ti_stop_interrupt(ti_state *state);                        /* in a signal handler */
+bool ti_stop_abandon(ti_state *state); /* likewise; as ti_backend.abandon */
+
+/* In the allocator of the state: it is short of memory. */
+void ti_stop_alarm(void *state);
+/* Collects, so that it shows whether it is; may raise what finalizers do. */
+void ti_stop_judge(lua_State *L, ti_memory *memory);
+/* Counts work that a C function has done in the place of instructions, and raises if the callback
+ * must stop. May raise, so nothing may be owned. */
+void ti_stop_charge(lua_State *L, uint64_t instructions);
+/* From here on the instructions of a program that is being loaded count. */
+void ti_stop_meter(lua_State *L, ti_state *state);
+/* The current callback, or the program being loaded, has spent too many instructions; what it fails
+ * with then. */
+bool ti_stop_spent(const ti_state *state);
+ti_error *ti_stop_spent_error(const ti_state *state);
 
 /* In context.c: pushes an error as scripts see it. May raise. */
 void ti_error_push(lua_State *L, ti_text processor, const ti_error *error);

@@ -10,13 +10,57 @@
 #include "bindings/state.h"
 
 #define EVERY 1000 /* instructions, under "hook" */
+#define OFTEN 100  /* where instructions are counted */
+#define LOADING                                                                                    \
+    100000000 /* instructions that loading a program may take, where they are counted              \
+               */
 
 static const int stop_mask = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT;
 static const char mode_key = 0;
 
+static uint64_t allowance(const ti_state *state)
+{
+    return state->loading ? LOADING : state->config->instruction_limit;
+}
+
+static bool is_metered(const ti_state *state)
+{
+    return state->loading || state->config->instruction_limit;
+}
+
+bool ti_stop_spent(const ti_state *state)
+{
+    return state->spender == state->call && is_metered(state) && state->spent > allowance(state);
+}
+
+static bool exceeds(const ti_state *state)
+{
+    return ti_stop_spent(state) || (state->memory && ti_memory_refused(state->memory));
+}
+
 static bool must_stop(const ti_state *state)
 {
-    return state && state->stoppable && (state->abandoned || ti_worker_must_stop(state->serving));
+    if (!state || !(state->stoppable || state->invoking))
+        return false;
+    return exceeds(state) ||
+           (state->stoppable && (state->abandoned || ti_worker_must_stop(state->serving)));
+}
+
+static void spend(ti_state *state, uint64_t instructions)
+{
+    if (state->spender != state->call) {
+        state->spender = state->call;
+        state->spent = 0;
+    }
+    state->spent += instructions;
+}
+
+ti_error *ti_stop_spent_error(const ti_state *state)
+{
+    return ti_error_format(TI_E_TIMEOUT, "%s executed more than %llu instructions%s",
+                           state->loading ? "loading it" : "it",
+                           (unsigned long long)allowance(state),
+                           state->loading ? "" : " (instruction_limit)");
 }
 
 static ti_preempt mode_of(lua_State *L)
@@ -28,14 +72,28 @@ static ti_preempt mode_of(lua_State *L)
     return mode;
 }
 
+static void hook(lua_State *L, lua_Debug *activation);
+
+/* Raises, again and again. */
+static void stop(lua_State *L, ti_state *state)
+{
+    state->running = L; /* the error may unwind past who would set it back */
+    lua_sethook(L, hook, stop_mask, 1);
+    luaL_error(L, "stopped by the engine");
+}
+
 static void hook(lua_State *L, lua_Debug *activation)
 {
-    (void)activation;
     ti_state *state = ti_state_of(L);
+    bool metered = state && is_metered(state);
+    if (metered && activation->event == LUA_HOOKCOUNT)
+        spend(state, OFTEN);
+    if (state && state->memory && state->memory->strained)
+        ti_stop_judge(L, state->memory);
     if (must_stop(state)) {
-        state->running = L; /* the error may unwind past who would set it back */
-        lua_sethook(L, hook, stop_mask, 1);
-        luaL_error(L, "stopped by the engine");
+        stop(L, state);
+    } else if (metered) {
+        lua_sethook(L, hook, LUA_MASKCOUNT, OFTEN);
     } else if (mode_of(L) == TI_PREEMPT_HOOK) {
         lua_sethook(L, hook, LUA_MASKCOUNT, EVERY);
     } else {
@@ -48,17 +106,52 @@ void ti_stop_reset(ti_state *state)
     lua_Hook there = lua_gethook(state->L);
     if (there && there != hook)
         lua_sethook(state->L, NULL, 0, 0);
-    if (state->config->mode == TI_PREEMPT_HOOK && there != hook)
+    if (is_metered(state))
+        lua_sethook(state->L, hook, LUA_MASKCOUNT, OFTEN);
+    else if (state->config->mode == TI_PREEMPT_HOOK && there != hook)
         lua_sethook(state->L, hook, LUA_MASKCOUNT, EVERY);
+}
+
+void ti_stop_meter(lua_State *L, ti_state *state)
+{
+    state->loading = true;
+    state->call++; /* which has spent nothing */
+    lua_sethook(L, hook, LUA_MASKCOUNT, OFTEN);
+}
+
+void ti_stop_charge(lua_State *L, uint64_t instructions)
+{
+    ti_state *state = ti_state_of(L);
+    if (!state)
+        return;
+    spend(state, instructions);
+    if (must_stop(state))
+        stop(L, state);
+}
+
+void ti_stop_judge(lua_State *L, ti_memory *memory)
+{
+    if (!ti_memory_refused(memory))
+        lua_gc(L, LUA_GCCOLLECT, 0);
+    ti_memory_judge(memory);
+}
+
+static void set_hooks(const ti_state *state)
+{
+    lua_sethook(state->L, hook, stop_mask, 1);
+    if (state->running != state->L)
+        lua_sethook(state->running, hook, stop_mask, 1);
 }
 
 void ti_stop_interrupt(ti_state *state)
 {
-    if (!must_stop(state))
-        return;
-    lua_sethook(state->L, hook, stop_mask, 1);
-    if (state->running != state->L)
-        lua_sethook(state->running, hook, stop_mask, 1);
+    if (must_stop(state))
+        set_hooks(state);
+}
+
+void ti_stop_alarm(void *state)
+{
+    set_hooks(state);
 }
 
 bool ti_stop_abandon(ti_state *state)
@@ -78,8 +171,14 @@ static int enter(lua_State *L)
     lua_insert(L, 1);
     if (inner)
         state->running = inner;
-    lua_call(L, arguments, LUA_MULTRET);
+    int status = 0;
+    if (state->memory) /* then even this may fail, and `running` would be left behind */
+        status = lua_pcall(L, arguments, LUA_MULTRET, 0);
+    else
+        lua_call(L, arguments, LUA_MULTRET);
     state->running = outer;
+    if (status)
+        lua_error(L);
     if (must_stop(state))
         lua_sethook(L, hook, stop_mask, 1);
     return lua_gettop(L);
@@ -229,12 +328,12 @@ static void guard_finalizers(lua_State *L)
 }
 #endif
 
-void ti_stop_open(lua_State *L, ti_preempt mode)
+void ti_stop_open(lua_State *L, ti_preempt mode, bool bounded)
 {
     lua_pushlightuserdata(L, (void *)(uintptr_t)&mode_key);
     lua_pushinteger(L, mode);
     lua_rawset(L, LUA_REGISTRYINDEX);
-    if (mode == TI_PREEMPT_NONE)
+    if (mode == TI_PREEMPT_NONE && !bounded)
         return;
     track_coroutines(L);
     guard_xpcall(L);

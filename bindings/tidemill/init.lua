@@ -25,7 +25,15 @@ local DEFAULT_GRACE = 1 -- seconds
 local pools = { private = true, shared = true }
 local preempt_modes = { signal = "signal", hook = "hook", [false] = "none" }
 
+local function whole_number(value)
+  if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > 2 ^ 53 then
+    return "must be a whole number from 1 on"
+  end
+end
+
 local option_checks = {
+  memory_limit = whole_number,
+  instruction_limit = whole_number,
   workers = function(value)
     if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > core.most_workers then
       return ("must be a whole number from 1 to %d"):format(core.most_workers)
@@ -43,7 +51,9 @@ local option_checks = {
     if not pools[value] then return 'must be "private" or "shared"' end
   end,
 }
-local option_names = { "kill_grace", "pool", "preempt", "workers" }
+local option_names = {}
+for name in pairs(option_checks) do option_names[#option_names + 1] = name end
+table.sort(option_names)
 
 local function check_options(options)
   if type(options) ~= "table" then
@@ -71,7 +81,8 @@ function M.engine(options)
   check_options(options)
   return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
     options.preempt == nil and "auto" or preempt_modes[options.preempt],
-    options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil, options.pool == "shared") -- luacheck: ignore 113
+    options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil, options.pool == "shared", -- luacheck: ignore 113
+    "trusted", options.memory_limit or 0, options.instruction_limit or 0)
 end
 
 -- Equal as plain data.
@@ -156,20 +167,23 @@ function Engine:load(path)
   end
   local key = core.new_key()
   local loaded, err = core.invoke(self, 1, "load", key, path)
-  if not loaded then return nil, in_worker(err, 1, path) end
+  if not loaded then
+    forget(self, key)
+    return nil, in_worker(err, 1, path)
+  end
   local dag
   dag, err = compile(self, key, path, loaded.description, loaded.problems)
   if not dag then
     forget(self, key)
     return nil, err
   end
+  core.install(self, "load", key, path) -- a state may be replaced from now on
   local ok
   ok, err = in_every_worker(self, 2, path, "load", key, path, function(answer)
     return same(answer.description, loaded.description)
   end)
   if ok then ok, err = in_every_worker(self, 1, path, "commit", key) end
   if not ok then return nil, err end
-  core.install(self, "load", key, path)
   return dag
 end
 
@@ -186,11 +200,11 @@ function Engine:dag(declaration)
   append(problems, more)
   local dag, err = compile(self, key, label, description, problems)
   if not dag then return nil, err end
+  core.install(self, "unpack", key, bundle)
   local ok
   ok, err = in_every_worker(self, 1, label, "unpack", key, bundle)
   if ok then ok, err = in_every_worker(self, 1, label, "commit", key) end
   if not ok then return nil, err end
-  core.install(self, "unpack", key, bundle)
   return dag
 end
 

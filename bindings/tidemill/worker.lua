@@ -2,6 +2,7 @@
 -- What runs in a worker's Lua state besides callbacks: loading and keeping programs. Called from C, and
 -- errors that are raised here become errors of the load.
 local carry = require "tidemill.carry"
+local core = require "tidemill.core"
 local declare = require "tidemill.declare"
 require "tidemill.error" -- so that the errors that callbacks see print well
 
@@ -10,10 +11,19 @@ local M = {}
 -- By key, lists of callbacks, with lists of what else a processor has beside them. C reads them.
 M.programs = {}
 
--- "signal", "hook", "none" or "auto": how callbacks are stopped. Set by C.
-M.preempt = "none"
-
 local drafts = {} -- by key: loaded, but not committed yet
+
+local jit = rawget(_G, "jit") -- luacheck: ignore 113
+
+-- How callbacks are stopped ("signal", "hook", "none" or "auto"), and whether instructions are counted.
+local preempt, metered
+
+--- Called by C, before anything else.
+function M.open(how, _, counts, limited)
+  preempt, metered = how, counts
+  -- Compiled code counts no instructions, and LuaJIT may crash where it has no memory.
+  if jit and (counts or limited) then jit.off() end
+end
 
 local load_text = rawget(_G, "loadstring") or load -- luacheck: ignore 113
 
@@ -41,6 +51,7 @@ end
 
 --- Runs a script and returns its description and the problems of its declaration.
 function M.load(key, path)
+  if metered then core.meter() end
   local dag = compile(path)(path)
   if not declare.is_dag(dag) then
     error(("%s must return a DAG (return tm.dag { ... }), but it returned %s")
@@ -53,6 +64,7 @@ end
 
 --- Takes the callbacks of an inline DAG.
 function M.unpack(key, bundle)
+  if metered then core.meter() end
   drafts[key] = carry.unpack(bundle)
   return true
 end
@@ -62,8 +74,6 @@ local function set_up(processor)
   if ok and (state ~= nil or why == nil) then return state end
   error(("processor '%s': setup: %s"):format(processor.id, tostring(not ok and state or why)), 0)
 end
-
-local jit = rawget(_G, "jit") -- luacheck: ignore 113
 
 -- A function, those within it, and those that they have as upvalues.
 local function keep_out(fn, seen)
@@ -79,16 +89,19 @@ end
 
 -- LuaJIT looks at no hook in a compiled loop: what must be stoppable is kept out of the compiler.
 local function keep_stoppable(processor)
-  if not jit or M.preempt == "none" then return end
-  if M.preempt ~= "auto" then jit.off() end
+  if not jit or preempt == "none" then return end
+  if preempt ~= "auto" then jit.off() end
   if not processor.timed then return end
   local seen = {}
   keep_out(processor.run, seen)
   keep_out(processor.when, seen)
 end
 
---- Runs every setup and keeps the callbacks for the runs to come.
+--- Runs every setup and keeps the callbacks for the runs to come. A state that replaces another one in the
+-- middle of a load may have done so already.
 function M.commit(key)
+  if not drafts[key] and M.programs[key] then return true end
+  if metered then core.meter() end
   local program = { options = {}, states = {}, conditions = {}, retries = {} }
   for i, processor in ipairs(drafts[key]) do
     keep_stoppable(processor)
