@@ -83,7 +83,7 @@ function M.large(group)
 end
 
 local function per_further_processor(long, single)
-  return (measure.spread(long.times).lowest * 100 - measure.spread(single.times).lowest) / 99
+  return math.max(0, measure.spread(long.times).lowest * 100 - measure.spread(single.times).lowest) / 99
 end
 
 -- As a whole, where it counts that the megabyte goes in once; and for each processor but the first.

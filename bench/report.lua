@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- From what bench/suite.lua measured to docs/performance.md (the part between two marks) and
--- docs/performance.svg.
+-- docs/performance.png.
 --   lua bench/report.lua build/bench/5.4.json build/bench/luajit.json
 local json = require "dkjson"
 
-local PAGE, PICTURE, DATA = "docs/performance.md", "docs/performance.svg", "build/bench/bars.dat"
+local PAGE, PICTURE, DATA = "docs/performance.md", "docs/performance.png", "build/bench/bars.dat"
 local FIRST, LAST = "<!-- begin: written by `make bench` -->", "<!-- end: written by `make bench` -->"
 local WORKLOADS = { "chain", "fanout", "ladder", "layered", "diamond" }
 
@@ -22,7 +22,7 @@ local function write(path, content)
 end
 
 local function short(lua)
-  return (lua:gsub("%s+Copyright.*", ""):gsub("%-?beta.*", ""))
+  return (lua:gsub("%s+Copyright.*", ""))
 end
 
 local function title_of(record)
@@ -157,7 +157,7 @@ local function draw(records)
   write(DATA, data .. "\n")
   local c, script = records[1].conditions, {}
   local function add(...) script[#script + 1] = (...):format(select(2, ...)) end
-  add("set terminal svg size 900,%d font 'sans-serif,12' background '#ffffff'", 60 + 250 * math.ceil(#titles / 2))
+  add("set terminal pngcairo size 900,%d font 'sans,10'", 60 + 250 * math.ceil(#titles / 2))
   add("set output '%s'", PICTURE)
   add("set multiplot layout %d,2 title \"Time per processor as a multiple of the floor, one call from C (lower is "
     .. "better)\\n{/*0.8 %s, %s cores, %s; medians; workers after the comma}\"", math.ceil(#titles / 2), c.system,
@@ -189,7 +189,7 @@ for i, path in ipairs { ... } do records[i] = assert(json.decode(read(path))) en
 local page = read(PAGE)
 local first, last = page:find(FIRST, 1, true), page:find(LAST, 1, true)
 assert(first and last, PAGE .. " has no marks")
-local parts = { FIRST, conditions(records), "![Bars: time per processor](performance.svg)" }
+local parts = { FIRST, conditions(records), "![Bars: time per processor](performance.png)" }
 for _, record in ipairs(records) do parts[#parts + 1] = section(record) end
 write(PAGE, page:sub(1, first - 1) .. table.concat(parts, "\n\n") .. "\n\n" .. page:sub(last))
 draw(records)

@@ -176,7 +176,7 @@ function M.luv(shape, name, what)
   if not require_if_there "luv" then return end
   local run, payload = luv_peer.graph(plan(shape), name), payload_of(what)
   local function call() return run(payload) end
-  return repeating({ name = "luv new_work", workers = 2, every = what.every, answer = call }, shape, call,
+  return repeating({ name = "luv new_work", workers = 2, every = what.every, answer = call, crowded = true }, shape, call,
     { calls = 1 })
 end
 

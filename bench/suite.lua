@@ -81,7 +81,7 @@ end
 function group_of:goal_ratio(what, side, other, bound, sense, bare)
   if not side or not other then return end
   local spread = measure.ratio(side, other, other.name == "floor" and self.floors or 1)
-  spread.unsure = measure.unsure(side) or measure.unsure(other) and other.name ~= "luv new_work"
+  spread.unsure = measure.unsure(side) or measure.unsure(other)
   self:goal(what, spread, bound, 1, sense, bare and measure.ratio(bare, other).median)
 end
 
