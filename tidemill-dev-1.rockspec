@@ -61,6 +61,7 @@ build = {
         "bindings/context.c",
         "bindings/state.c",
         "bindings/object.c",
+        "bindings/bundle.c",
         "bindings/outcome.c",
         "bindings/result.c",
         "bindings/stream.c",

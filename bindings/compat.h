@@ -81,12 +81,15 @@ static inline int lua_absindex(lua_State *L, int index)
     return index > 0 || index <= LUA_REGISTRYINDEX ? index : lua_gettop(L) + index + 1;
 }
 
-static inline void tl_set_functions(lua_State *L, const luaL_Reg *functions)
+static inline void tl_set_closures(lua_State *L, const luaL_Reg *functions, int upvalues)
 {
     for (; functions->name; functions++) {
-        lua_pushcfunction(L, functions->func);
-        lua_setfield(L, -2, functions->name);
+        for (int i = 0; i < upvalues; i++)
+            lua_pushvalue(L, -upvalues);
+        lua_pushcclosure(L, functions->func, upvalues);
+        lua_setfield(L, -upvalues - 2, functions->name);
     }
+    lua_pop(L, upvalues);
 }
 
 static inline void *tl_test_userdata(lua_State *L, int index, const char *name)
@@ -113,9 +116,13 @@ static inline void tl_push_traceback(lua_State *L, int level)
     lua_pop(L, 1);
 }
 #else
-#define tl_set_functions(L, functions) luaL_setfuncs(L, functions, 0)
+#define tl_set_closures(L, functions, upvalues) luaL_setfuncs(L, functions, upvalues)
 #define tl_test_userdata(L, index, name) luaL_testudata(L, index, name)
 #define tl_push_traceback(L, level) luaL_traceback(L, L, NULL, level)
 #endif
+
+/* Sets functions in the table on top; the others with as many values above it as upvalues, which
+ * are popped. */
+#define tl_set_functions(L, functions) tl_set_closures(L, functions, 0)
 
 #endif

@@ -231,9 +231,21 @@ static ti_value *fail(const ti_walk *walk, ti_conversion *conversion)
     return NULL;
 }
 
+/* Not what needs no value to begin with: it is large. */
+static void begin(ti_walk *walk, lua_State *L, ti_conversion *conversion)
+{
+    walk->L = L;
+    walk->conversion = conversion;
+    walk->depth = 0;
+    walk->path_size = 0;
+    walk->path_cut = false;
+    walk->problem = NULL;
+}
+
 static ti_value *to_table(lua_State *L, int index, ti_conversion *conversion)
 {
-    ti_walk walk = {.L = L, .conversion = conversion};
+    ti_walk walk;
+    begin(&walk, L, conversion);
     int top = lua_gettop(L);
     ti_value *value = NULL;
     if (ti_builder_begin(conversion->scratch) && convert(&walk, index, 0))
@@ -259,24 +271,39 @@ static ti_value *from_scalar(const ti_cell *cell)
     }
 }
 
-ti_value *ti_convert_to(lua_State *L, int index, ti_conversion *conversion)
+static ti_value *to_scalar(lua_State *L, int index, ti_conversion *conversion)
 {
-    ti_walk walk = {.problem = NULL};
+    ti_walk walk;
     ti_value *value = NULL;
     ti_cell cell;
-    size_t size;
-    if (lua_type(L, index) == LUA_TSTRING) {
-        const char *bytes = lua_tolstring(L, index, &size);
-        value = ti_value_string(bytes, size);
-    } else if (lua_type(L, index) == LUA_TTABLE) {
-        return to_table(L, lua_absindex(L, index), conversion);
-    } else if (scalar(L, index, &cell)) {
+    begin(&walk, L, conversion);
+    if (scalar(L, index, &cell))
         value = from_scalar(&cell);
-    } else {
-        walk.L = L;
+    else
         refuse_type(&walk, index);
-    }
     return value ? value : fail(&walk, conversion);
+}
+
+static ti_value *to_string(lua_State *L, int index, ti_conversion *conversion)
+{
+    size_t size;
+    const char *bytes = lua_tolstring(L, index, &size);
+    ti_value *value = ti_value_string(bytes, size);
+    ti_walk walk;
+    if (value)
+        return value;
+    begin(&walk, L, conversion);
+    return fail(&walk, conversion);
+}
+
+ti_value *ti_convert_to(lua_State *L, int index, ti_conversion *conversion)
+{
+    int type = lua_type(L, index);
+    if (type == LUA_TSTRING)
+        return to_string(L, index, conversion);
+    if (type == LUA_TTABLE)
+        return to_table(L, lua_absindex(L, index), conversion);
+    return to_scalar(L, index, conversion);
 }
 
 static int hint(uint64_t size)

@@ -14,6 +14,16 @@ typedef struct ti_conversion {
     char message[400];   /* "payload.items[3].callback is a function" */
 } ti_conversion;
 
+/* Sets what must be set; the rest is large. */
+static inline void ti_convert_begin(ti_conversion *conversion, ti_builder *scratch,
+                                    const char *root)
+{
+    conversion->scratch = scratch;
+    conversion->root = root;
+    conversion->name = (ti_text){NULL, 0};
+    conversion->code = TI_OK;
+}
+
 /* The value at a stack index as a new reference. NULL: it cannot travel, and `conversion` says why.
  * Looks at tables raw. May raise (only for lack of Lua memory) and then owns nothing. */
 ti_value *ti_convert_to(lua_State *L, int index, ti_conversion *conversion);

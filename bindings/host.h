@@ -18,8 +18,9 @@
 typedef struct ti_host_engine {
     ti_engine *engine; /* NULL: not opened, or collected */
     struct ti_state_config *config;
-    ti_builder scratch; /* for payloads on their way in */
-    size_t garbage;     /* bytes of results made since Lua's collector was told */
+    ti_builder scratch;         /* for payloads on their way in */
+    ti_value *input, *metadata; /* on their way into a run */
+    size_t garbage;             /* bytes of results made since Lua's collector was told */
 } ti_host_engine;
 
 typedef struct ti_host_dag {
@@ -27,17 +28,29 @@ typedef struct ti_host_dag {
     ti_host_engine *engine; /* kept alive by the userdata's fields */
 } ti_host_dag;
 
-/* Both run and result. What is still set is freed with the userdata. */
+/* What dag:start returns. What is still set is freed with the userdata. */
 typedef struct ti_host_run {
     ti_run *run;
-    ti_value *input, *metadata; /* on their way into a run */
-    ti_host_engine *engine;     /* of a run; kept alive by its fields */
+    ti_host_engine *engine; /* kept alive by the fields */
 } ti_host_run;
+
+/* A result; see bundle.c. */
+typedef struct ti_bundle ti_bundle;
+
+typedef struct ti_host_result {
+    ti_bundle *bundle; /* kept alive by the table attached to the userdata */
+    uint32_t place;
+} ti_host_result;
 
 /* In object.c: makes the metatable of a type, with methods and metamethods, and leaves it on the
  * stack. Reading a field looks at the methods, then at the userdata's table of fields. */
 void ti_host_new_type(lua_State *L, const char *type, const luaL_Reg *methods,
                       const luaL_Reg *metamethods);
+
+/* The userdata at 1 if it is of a type; else NULL, or raises. In functions that were registered
+ * with the type this is quick. */
+void *ti_host_test(lua_State *L, const char *type);
+void *ti_host_check(lua_State *L, const char *type);
 
 /* Pushes the table of fields of the userdata at `index`, made at first need. */
 void ti_host_push_fields(lua_State *L, int index);
@@ -45,19 +58,32 @@ void ti_host_push_fields(lua_State *L, int index);
 /* Pushes nil and an error with a code and a message; returns 2. */
 int ti_host_fail(lua_State *L, ti_code code, const char *format, ...);
 
+/* In bundle.c: pushes a result, which gets its run later; it takes the reference. NULL: it has none
+ * yet, or it was closed, or the finalizer of its bundle has run. */
+ti_host_result *ti_host_new_result(lua_State *L);
+void ti_host_set_run(ti_host_result *self, ti_run *run);
+ti_run *ti_host_run_of(const ti_host_result *self);
+void ti_host_drop_run(ti_host_result *self);
+/* The run holds so much, besides its nodes. */
+void ti_host_weigh_run(ti_host_result *self, size_t bytes);
+/* Pushes the table of fields of the result at `index`, by string keys. */
+void ti_host_push_result_fields(lua_State *L, int index);
+void ti_host_open_bundles(lua_State *L);
+
 /* In result.c */
-ti_host_run *ti_host_new_run(lua_State *L, const char *type);
+/* Drops what an error left on its way into a run. */
+void ti_host_clear_inputs(ti_host_engine *engine);
 /* The dag at 1; raises for anything else. */
 ti_host_dag *ti_host_check_dag(lua_State *L);
-/* Reads the options of a run at `index` (none, nil or a table) into self->metadata and *options;
+/* Reads the options of a run at `index` (none, nil or a table) into *metadata and *options;
  * nonzero: nil and an error are pushed. Raises for misuse. */
-int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_host_run *self,
+int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_value **metadata,
                          ti_run_options *options);
 /* Lua's collector does not see what C holds for its objects; so it is told. May run finalizers. */
 void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes);
 /* With a result on top, whose run has settled: leaves what dag:run returns for it, and returns how
  * much that is. */
-int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_run *run);
+int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_host_result *result);
 int ti_host_dag_run(lua_State *L); /* dag:run(payload, options) */
 /* start(dag, payload, options, notify) -> handle, the light userdata that next_settled returns for
  * it | nil, error */

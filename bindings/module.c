@@ -156,6 +156,7 @@ static int engine_free(lua_State *L)
         ti_run_release(run);
     ti_engine_release(self->engine);
     ti_state_config_free(self->config);
+    ti_host_clear_inputs(self);
     ti_builder_trim(&self->scratch, true);
     self->engine = NULL;
     self->config = NULL;

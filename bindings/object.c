@@ -5,6 +5,23 @@
 #include "bindings/host.h"
 #include "bindings/state.h"
 
+/* Functions of a type have its metatable as their first upvalue. */
+void *ti_host_test(lua_State *L, const char *type)
+{
+    void *data = lua_touserdata(L, 1);
+    if (!data || !lua_getmetatable(L, 1))
+        return NULL;
+    bool same = lua_rawequal(L, -1, lua_upvalueindex(1));
+    lua_pop(L, 1);
+    return same ? data : tl_test_userdata(L, 1, type);
+}
+
+void *ti_host_check(lua_State *L, const char *type)
+{
+    void *data = ti_host_test(L, type);
+    return data ? data : luaL_checkudata(L, 1, type);
+}
+
 /* Upvalue: the methods. */
 static int object_index(lua_State *L)
 {
@@ -31,11 +48,13 @@ void ti_host_new_type(lua_State *L, const char *type, const luaL_Reg *methods,
     lua_pop(L, 1);
     if (done)
         return; /* the module was loaded before, and its objects live on */
-    tl_set_functions(L, metamethods);
+    lua_pushvalue(L, -1);
+    tl_set_closures(L, metamethods, 1);
     lua_pushstring(L, type);
     lua_setfield(L, -2, "__name");
     lua_newtable(L);
-    tl_set_functions(L, methods);
+    lua_pushvalue(L, -2);
+    tl_set_closures(L, methods, 1);
     lua_getfield(L, -2, "__index");
     if (lua_isnil(L, -1)) {
         lua_pushvalue(L, -2);

@@ -10,32 +10,29 @@
 /* Lua's collector does not see what a result holds; it is told of this many bytes at a time. */
 #define GARBAGE_STEP ((size_t)256 << 10)
 
-ti_host_run *ti_host_new_run(lua_State *L, const char *type)
-{
-    ti_host_run *self = tl_new_userdata(L, sizeof *self);
-    *self = (ti_host_run){0};
-    luaL_getmetatable(L, type);
-    lua_setmetatable(L, -2);
-    return self;
-}
-
-/* A run or a result, or NULL: anybody may call a __gc. */
-static ti_host_run *either(lua_State *L)
-{
-    ti_host_run *self = tl_test_userdata(L, 1, TI_RESULT_TYPE);
-    return self ? self : tl_test_userdata(L, 1, TI_RUN_TYPE);
-}
-
 static int run_free(lua_State *L)
 {
-    ti_host_run *self = either(L);
+    ti_host_run *self = ti_host_test(L, TI_RUN_TYPE);
     if (!self)
         return 0;
     ti_run_release(self->run);
-    ti_value_release(self->input);
-    ti_value_release(self->metadata);
-    *self = (ti_host_run){0};
+    self->run = NULL;
     return 0;
+}
+
+static int result_close(lua_State *L)
+{
+    ti_host_result *self = ti_host_test(L, TI_RESULT_TYPE);
+    if (self)
+        ti_host_drop_run(self);
+    return 0;
+}
+
+void ti_host_clear_inputs(ti_host_engine *engine)
+{
+    ti_value_release(engine->input);
+    ti_value_release(engine->metadata);
+    engine->input = engine->metadata = NULL;
 }
 
 void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
@@ -52,10 +49,13 @@ void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
     lua_gc(L, LUA_GCSTEP, kilobytes < 1 << 24 ? (int)kilobytes : 1 << 24);
 }
 
-int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_run *run)
+int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_host_result *self)
 {
     int result = lua_gettop(L);
-    ti_host_tell_collector(L, engine, ti_load_relaxed(&run->bytes));
+    ti_run *run = ti_host_run_of(self);
+    size_t bytes = ti_load_relaxed(&run->bytes);
+    ti_host_weigh_run(self, bytes);
+    ti_host_tell_collector(L, engine, bytes);
     ti_status status = ti_run_status(run);
     if (status == TI_COMPLETED)
         return 1;
@@ -73,7 +73,7 @@ int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_run *run)
 
 ti_host_dag *ti_host_check_dag(lua_State *L)
 {
-    ti_host_dag *dag = luaL_checkudata(L, 1, TI_DAG_TYPE);
+    ti_host_dag *dag = ti_host_check(L, TI_DAG_TYPE);
     luaL_argcheck(L, dag->program, 1, "this dag has been closed");
     return dag;
 }
@@ -141,17 +141,17 @@ static uint64_t check_timeout(lua_State *L)
 }
 
 /* Nonzero: nil and an error are pushed. */
-static int read_metadata(lua_State *L, ti_host_dag *dag, ti_host_run *self)
+static int read_metadata(lua_State *L, ti_host_dag *dag, ti_value **metadata)
 {
     ti_conversion conversion = {.scratch = &dag->engine->scratch, .root = "metadata"};
     int failed = check_metadata_keys(L, dag->program->plan, lua_gettop(L));
     if (failed)
         return failed;
-    self->metadata = ti_convert_to(L, -1, &conversion);
-    return self->metadata ? 0 : ti_host_fail(L, conversion.code, "%s", conversion.message);
+    *metadata = ti_convert_to(L, -1, &conversion);
+    return *metadata ? 0 : ti_host_fail(L, conversion.code, "%s", conversion.message);
 }
 
-int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_host_run *self,
+int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_value **metadata,
                          ti_run_options *options)
 {
     int failed = 0;
@@ -163,7 +163,7 @@ int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_host_run 
     while (!failed && lua_next(L, index)) {
         switch (check_option(L)) {
         case OPTION_METADATA:
-            failed = read_metadata(L, dag, self);
+            failed = read_metadata(L, dag, metadata);
             break;
         case OPTION_PROFILE:
             options->profile = lua_toboolean(L, -1);
@@ -181,27 +181,41 @@ int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_host_run 
     return failed;
 }
 
-/* Makes the run for dag:run(payload, options) in `self`; nonzero: nil and an error are pushed. */
-static int prepare(lua_State *L, ti_host_dag *dag, ti_host_run *self)
+/* NULL: nil and an error are pushed. */
+static ti_value *read_payload(lua_State *L, ti_host_engine *engine)
 {
-    ti_conversion conversion = {.scratch = &dag->engine->scratch, .root = "payload"};
+    ti_conversion conversion;
+    ti_convert_begin(&conversion, &engine->scratch, "payload");
+    ti_value *payload = ti_convert_to(L, 2, &conversion);
+    if (!payload)
+        ti_host_fail(L, conversion.code, "%s", conversion.message);
+    return payload;
+}
+
+/* Makes the run for dag:run(payload, options); NULL: nil and an error are pushed. */
+static ti_run *prepare(lua_State *L, ti_host_dag *dag)
+{
+    ti_host_engine *engine = dag->engine;
     ti_run_options options;
-    if (!dag->engine->engine || ti_engine_closed(dag->engine->engine))
-        return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
-    int failed = ti_host_read_options(L, 3, dag, self, &options);
-    if (failed)
-        return failed;
-    self->input = ti_convert_to(L, 2, &conversion);
-    if (!self->input)
-        return ti_host_fail(L, conversion.code, "%s", conversion.message);
-    size_t bytes = self->input->bytes + (self->metadata ? self->metadata->bytes : 0);
-    self->run = ti_run_new(dag->program, self->input, self->metadata, &options);
-    self->input = self->metadata = NULL;
-    if (!self->run)
-        return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for a run");
-    ti_host_tell_collector(L, dag->engine,
-                           bytes + self->run->plan->count * sizeof *self->run->nodes);
-    return 0;
+    if (!engine->engine || ti_engine_closed(engine->engine)) {
+        ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
+        return NULL;
+    }
+    ti_host_clear_inputs(engine);
+    if (ti_host_read_options(L, 3, dag, &engine->metadata, &options) ||
+        !(engine->input = read_payload(L, engine)))
+        return NULL;
+    ti_run *run = ti_run_new(dag->program, engine->input, engine->metadata, &options);
+    engine->input = engine->metadata = NULL;
+    if (!run)
+        ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for a run");
+    return run;
+}
+
+static void tell_collector_of(lua_State *L, ti_host_engine *engine, const ti_run *run)
+{
+    size_t bytes = run->input->bytes + (run->metadata ? run->metadata->bytes : 0);
+    ti_host_tell_collector(L, engine, bytes + run->plan->count * sizeof *run->nodes);
 }
 
 /* Nil and an error for a run that did not start. */
@@ -216,12 +230,28 @@ int ti_host_dag_run(lua_State *L)
 {
     ti_host_dag *dag = ti_host_check_dag(L);
     lua_settop(L, 3);
-    ti_host_run *self = ti_host_new_run(L, TI_RESULT_TYPE);
-    int failed = prepare(L, dag, self);
-    if (failed)
-        return failed;
-    ti_code code = ti_engine_run(dag->engine->engine, self->run);
-    return code ? not_started(L, code) : ti_host_finish(L, dag->engine, self->run);
+    ti_host_result *self = ti_host_new_result(L);
+    ti_run *run = prepare(L, dag);
+    if (!run)
+        return 2;
+    ti_host_set_run(self, run);
+    tell_collector_of(L, dag->engine, run);
+    ti_code code = ti_engine_run(dag->engine->engine, run);
+    return code ? not_started(L, code) : ti_host_finish(L, dag->engine, self);
+}
+
+/* Pushes a handle for dag:start, which keeps its dag alive. */
+static ti_host_run *new_run(lua_State *L, ti_host_dag *dag)
+{
+    ti_host_run *self = tl_new_userdata(L, sizeof *self);
+    *self = (ti_host_run){.engine = dag->engine};
+    luaL_getmetatable(L, TI_RUN_TYPE);
+    lua_setmetatable(L, -2);
+    ti_host_push_fields(L, lua_gettop(L));
+    lua_pushvalue(L, 1);
+    lua_setfield(L, -2, "dag");
+    lua_pop(L, 1);
+    return self;
 }
 
 int ti_host_start(lua_State *L)
@@ -229,15 +259,11 @@ int ti_host_start(lua_State *L)
     ti_host_dag *dag = ti_host_check_dag(L);
     bool notify = lua_toboolean(L, 4);
     lua_settop(L, 3);
-    ti_host_run *self = ti_host_new_run(L, TI_RUN_TYPE);
-    ti_host_push_fields(L, lua_gettop(L));
-    lua_pushvalue(L, 1);
-    lua_setfield(L, -2, "dag");
-    lua_pop(L, 1);
-    int failed = prepare(L, dag, self);
-    if (failed)
-        return failed;
-    self->engine = dag->engine;
+    ti_host_run *self = new_run(L, dag);
+    self->run = prepare(L, dag);
+    if (!self->run)
+        return 2;
+    tell_collector_of(L, dag->engine, self->run);
     if (notify)
         ti_engine_subscribe(dag->engine->engine, self->run);
     lua_pushlightuserdata(L, self->run);
@@ -245,9 +271,9 @@ int ti_host_start(lua_State *L)
     return code ? not_started(L, code) : 2;
 }
 
-static ti_host_run *check_run(lua_State *L, const char *type)
+static ti_host_run *check_run(lua_State *L)
 {
-    ti_host_run *self = luaL_checkudata(L, 1, type);
+    ti_host_run *self = ti_host_check(L, TI_RUN_TYPE);
     luaL_argcheck(L, self->run, 1, "it has been closed");
     return self;
 }
@@ -255,21 +281,21 @@ static ti_host_run *check_run(lua_State *L, const char *type)
 /* Each wait returns a result of its own, which shares the run. */
 static int run_wait(lua_State *L)
 {
-    ti_host_run *self = check_run(L, TI_RUN_TYPE);
+    ti_host_run *self = check_run(L);
     lua_Number seconds = luaL_optnumber(L, 2, -1);
     luaL_argcheck(L, lua_isnoneornil(L, 2) || seconds >= 0, 2, "a number of seconds expected");
     lua_settop(L, 1);
-    ti_host_run *result = ti_host_new_run(L, TI_RESULT_TYPE);
+    ti_host_result *result = ti_host_new_result(L);
     uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);
     if (!ti_engine_wait(self->run->program->engine, self->run, limit))
         return ti_host_fail(L, TI_E_TIMEOUT, "the run has not settled after %g s", (double)seconds);
-    result->run = ti_run_retain(self->run);
-    return ti_host_finish(L, self->engine, result->run);
+    ti_host_set_run(result, ti_run_retain(self->run));
+    return ti_host_finish(L, self->engine, result);
 }
 
 static int run_cancel(lua_State *L)
 {
-    ti_host_run *self = check_run(L, TI_RUN_TYPE);
+    ti_host_run *self = check_run(L);
     size_t size = 0;
     const char *reason = luaL_optlstring(L, 2, NULL, &size);
     lua_pushboolean(L, ti_run_cancel(self->run, reason, size));
@@ -278,23 +304,23 @@ static int run_cancel(lua_State *L)
 
 static int run_close(lua_State *L)
 {
-    ti_host_run *self = either(L);
+    ti_host_run *self = ti_host_test(L, TI_RUN_TYPE);
     if (self && self->run)
         ti_run_cancel(self->run, NULL, 0);
     return run_free(L);
 }
 
-static const char *run_status_name(ti_host_run *self)
+static const char *status_name(ti_run *run)
 {
-    return self->run ? ti_status_name(ti_run_status(self->run)) : "closed";
+    return run ? ti_status_name(ti_run_status(run)) : "closed";
 }
 
 static int run_index(lua_State *L)
 {
-    ti_host_run *self = luaL_checkudata(L, 1, TI_RUN_TYPE);
+    ti_host_run *self = ti_host_check(L, TI_RUN_TYPE);
     const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
     if (strcmp(key, "status") == 0) {
-        lua_pushstring(L, run_status_name(self));
+        lua_pushstring(L, status_name(self->run));
         return 1;
     }
     lua_getmetatable(L, 1);
@@ -306,8 +332,8 @@ static int run_index(lua_State *L)
 
 static int run_tostring(lua_State *L)
 {
-    ti_host_run *self = luaL_checkudata(L, 1, TI_RUN_TYPE);
-    lua_pushfstring(L, "%s: %s", TI_RUN_TYPE, run_status_name(self));
+    ti_host_run *self = ti_host_check(L, TI_RUN_TYPE);
+    lua_pushfstring(L, "%s: %s", TI_RUN_TYPE, status_name(self->run));
     return 1;
 }
 
@@ -332,15 +358,18 @@ static void push_result_field(lua_State *L, ti_run *run, const char *key)
 
 static int result_index(lua_State *L)
 {
-    ti_host_run *self = check_run(L, TI_RESULT_TYPE);
-    const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+    ti_host_result *self = ti_host_check(L, TI_RESULT_TYPE);
+    ti_run *run = ti_host_run_of(self);
+    luaL_argcheck(L, run, 1, "it has been closed");
+    if (lua_type(L, 2) != LUA_TSTRING)
+        return 0;
     lua_settop(L, 2);
-    ti_host_push_fields(L, 1);
+    ti_host_push_result_fields(L, 1);
     lua_pushvalue(L, 2);
     lua_rawget(L, 3);
     if (!lua_isnil(L, -1))
         return 1;
-    push_result_field(L, self->run, key);
+    push_result_field(L, run, lua_tostring(L, 2));
     if (!lua_isnil(L, -1)) {
         lua_pushvalue(L, 2);
         lua_pushvalue(L, -2);
@@ -351,8 +380,8 @@ static int result_index(lua_State *L)
 
 static int result_tostring(lua_State *L)
 {
-    ti_host_run *self = luaL_checkudata(L, 1, TI_RESULT_TYPE);
-    lua_pushfstring(L, "%s: %s", TI_RESULT_TYPE, run_status_name(self));
+    ti_host_result *self = ti_host_check(L, TI_RESULT_TYPE);
+    lua_pushfstring(L, "%s: %s", TI_RESULT_TYPE, status_name(ti_host_run_of(self)));
     return 1;
 }
 
@@ -369,8 +398,7 @@ void ti_host_open_results(lua_State *L)
     };
     static const luaL_Reg no_methods[] = {{NULL, NULL}};
     static const luaL_Reg result_meta[] = {
-        {"__gc", run_free},
-        {"__close", run_free},
+        {"__close", result_close},
         {"__index", result_index},
         {"__tostring", result_tostring},
         {NULL, NULL},
@@ -378,4 +406,5 @@ void ti_host_open_results(lua_State *L)
     ti_host_new_type(L, TI_RUN_TYPE, run_methods, run_meta);
     ti_host_new_type(L, TI_RESULT_TYPE, no_methods, result_meta);
     lua_pop(L, 2);
+    ti_host_open_bundles(L);
 }

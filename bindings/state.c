@@ -328,9 +328,9 @@ static bool read_metadata(lua_State *L, ti_state *state, int index, ti_value **m
         return false;
     }
     const ti_task *task = state->task;
-    ti_conversion conversion = {.scratch = &state->scratch,
-                                .root = "metadata",
-                                .name = ti_plan_id(task->run->plan, task->index)};
+    ti_conversion conversion;
+    ti_convert_begin(&conversion, &state->scratch, "metadata");
+    conversion.name = ti_plan_id(task->run->plan, task->index);
     *metadata = ti_convert_to(L, index, &conversion);
     if (*metadata)
         return true;
@@ -366,7 +366,8 @@ static void answer_analyze(lua_State *L, ti_state *state, int first, int results
 
 static ti_value *read_payload(lua_State *L, ti_state *state, int index)
 {
-    ti_conversion conversion = {.scratch = &state->scratch, .root = "payload"};
+    ti_conversion conversion;
+    ti_convert_begin(&conversion, &state->scratch, "payload");
     ti_value *payload = ti_convert_to(L, index, &conversion);
     if (!payload)
         untransferable(state, &conversion);

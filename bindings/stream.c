@@ -13,8 +13,10 @@ typedef struct ti_host_stream {
     ti_stream *stream; /* NULL: it was closed */
     ti_host_dag *dag;  /* kept alive by the fields */
     ti_run_options options;
-    ti_host_run next; /* what is on its way into a run */
-    uint32_t *free;   /* slots of inputs that are not in use: a stack */
+    ti_run *next;       /* on its way into the stream */
+    ti_value *input;    /* on its way into a run */
+    ti_value *metadata; /* of all runs, or NULL */
+    uint32_t *free;     /* slots of inputs that are not in use: a stack */
     uint32_t most, frees;
     uint32_t refusals; /* how many of those in flight are in REFUSED */
     bool ended;        /* nothing is pulled any more */
@@ -23,28 +25,28 @@ typedef struct ti_host_stream {
 
 static ti_host_stream *check_stream(lua_State *L)
 {
-    return luaL_checkudata(L, 1, TI_STREAM_TYPE);
+    return ti_host_check(L, TI_STREAM_TYPE);
 }
 
-static void clear_next(ti_host_run *next)
+static void clear_next(ti_host_stream *self)
 {
-    ti_run_release(next->run);
-    ti_value_release(next->input);
-    next->run = NULL;
-    next->input = NULL;
+    ti_run_release(self->next);
+    ti_value_release(self->input);
+    self->next = NULL;
+    self->input = NULL;
 }
 
 static int stream_close(lua_State *L)
 {
-    ti_host_stream *self = tl_test_userdata(L, 1, TI_STREAM_TYPE);
+    ti_host_stream *self = ti_host_test(L, TI_STREAM_TYPE);
     if (!self)
         return 0;
     ti_stream *stream = self->stream;
     self->stream = NULL;
     ti_stream_close(stream);
-    clear_next(&self->next);
-    ti_value_release(self->next.metadata);
-    self->next.metadata = NULL;
+    clear_next(self);
+    ti_value_release(self->metadata);
+    self->metadata = NULL;
     free(self->free);
     self->free = NULL;
     return 0;
@@ -54,7 +56,7 @@ static int stream_close(lua_State *L)
  * error. */
 static void refuse(lua_State *L, ti_host_stream *self, uint32_t slot, const ti_conversion *why)
 {
-    ti_run_refuse(self->next.run);
+    ti_run_refuse(self->next);
     ti_host_fail(L, why->code, "%s", why->message);
     lua_rawgeti(L, 2, REFUSED);
     if (lua_isnil(L, -1)) {
@@ -74,32 +76,32 @@ static void refuse(lua_State *L, ti_host_stream *self, uint32_t slot, const ti_c
  * on top instead. */
 static bool push_top(lua_State *L, ti_host_stream *self, bool refusing)
 {
-    ti_conversion conversion = {.scratch = &self->dag->engine->scratch, .root = "payload"};
-    ti_host_run *next = &self->next;
+    ti_conversion conversion;
     uint32_t slot = self->free[self->frees - 1];
-    next->input = ti_convert_to(L, -1, &conversion);
-    if (!next->input && !refusing) {
+    clear_next(self);
+    ti_convert_begin(&conversion, &self->dag->engine->scratch, "payload");
+    self->input = ti_convert_to(L, -1, &conversion);
+    bool refused = !self->input;
+    if (refused && !refusing) {
         ti_host_fail(L, conversion.code, "%s", conversion.message);
         return false;
     }
-    bool refused = !next->input;
-    size_t bytes = refused ? 0 : next->input->bytes;
-    ti_value *input = refused ? ti_value_nil() : next->input;
-    next->input = NULL;
-    next->run = ti_run_new(self->dag->program, input,
-                           next->metadata ? ti_value_retain(next->metadata) : NULL, &self->options);
-    if (!next->run)
+    if (refused)
+        self->input = ti_value_nil();
+    size_t bytes = self->input->bytes;
+    self->next = ti_run_new(self->dag->program, self->input, ti_value_retain(self->metadata),
+                            &self->options);
+    self->input = NULL;
+    if (!self->next)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for a run"), false;
     if (refused)
         refuse(L, self, slot, &conversion);
-    next->run->tag = slot;
+    self->next->tag = slot;
     lua_rawseti(L, 2, (int)(INPUTS + slot));
-    ti_code code = ti_stream_push(self->stream, next->run);
-    if (code) {
-        clear_next(next);
+    ti_code code = ti_stream_push(self->stream, self->next);
+    if (code)
         return ti_host_fail(L, code, "%s", ti_code_text(code)), false;
-    }
-    next->run = NULL;
+    self->next = NULL;
     self->frees--;
     ti_host_tell_collector(L, self->dag->engine, bytes);
     return true;
@@ -160,12 +162,13 @@ static int take(lua_State *L, ti_host_stream *self, uint64_t nanoseconds)
 {
     lua_settop(L, 2);
     lua_pushnil(L); /* the input */
-    ti_host_run *result = ti_host_new_run(L, TI_RESULT_TYPE);
+    ti_host_result *result = ti_host_new_result(L);
     if (!self->stream) /* a finalizer may have closed it even now */
         return 0;
-    ti_run *run = result->run = ti_stream_next(self->stream, nanoseconds);
+    ti_run *run = ti_stream_next(self->stream, nanoseconds);
     if (!run)
         return 0;
+    ti_host_set_run(result, run);
     uint32_t slot = (uint32_t)run->tag;
     self->free[self->frees++] = slot;
     lua_rawgeti(L, 2, (int)(INPUTS + slot));
@@ -174,7 +177,7 @@ static int take(lua_State *L, ti_host_stream *self, uint64_t nanoseconds)
     lua_rawseti(L, 2, (int)(INPUTS + slot));
     if (is_refused(L, self, slot))
         return 1 + give_refusal(L, self, slot);
-    return 1 + ti_host_finish(L, self->dag->engine, run);
+    return 1 + ti_host_finish(L, self->dag->engine, result);
 }
 
 /* The iterator of a generic for. */
@@ -283,7 +286,7 @@ int ti_host_new_stream(lua_State *L)
     keep_fields(L);
     if (!dag->engine->engine || ti_engine_closed(dag->engine->engine))
         return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
-    int failed = ti_host_read_options(L, 2, dag, &self->next, &self->options);
+    int failed = ti_host_read_options(L, 2, dag, &self->metadata, &self->options);
     if (failed)
         return failed;
     self->free = malloc(options.most * sizeof *self->free);
