@@ -115,9 +115,9 @@ end
 local function conditions(records)
   local c, names = records[1].conditions, {}
   for i, record in ipairs(records) do names[i] = title_of(record) end
-  return ("Measured on %s: %s, %s cores (%s), %s, libuv %s, oneTBB %s, lua-luv %s; %s. Load at the start: %s. "
-    .. "Release builds."):format(c.date, c.system, c.cores, c.processor, (c.compiler:gsub(" %(.*%)", "")), c.uv,
-    c.tbb or "not there", c.luv or "not there", table.concat(names, ", "), c.load)
+  return ("Measured on %s: %s, %s cores (%s), %s, libuv %s, oneTBB %s, lua-luv %s; %s. Load %s, at the end "
+    .. "%s. Release builds."):format(c.date, c.system, c.cores, c.processor, (c.compiler:gsub(" %(.*%)", "")), c.uv,
+    c.tbb or "not there", c.luv or "not there", table.concat(names, ", "), c.load, records[#records].conditions.load_after or "unknown")
 end
 
 local BARS = {

@@ -176,8 +176,9 @@ function M.luv(shape, name, what)
   if not require_if_there "luv" then return end
   local run, payload = luv_peer.graph(plan(shape), name), payload_of(what)
   local function call() return run(payload) end
-  return repeating({ name = "luv new_work", workers = 2, every = what.every, answer = call, crowded = true }, shape, call,
-    { calls = 1 })
+  return repeating({
+    name = "luv new_work", workers = 2, every = what.every, answer = call, crowded = true,
+  }, shape, call, { calls = 1 })
 end
 
 function M.loop(shape, name, what)

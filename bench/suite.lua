@@ -10,6 +10,7 @@ if uv_there then uv.os_setenv("UV_THREADPOOL_SIZE", "2") end -- luv's workers, a
 local groups = require "bench.groups"
 local measure = require "bench.measure"
 
+local LOAD = "cut -d' ' -f1 /proc/loadavg"
 local SCALE = tonumber(os.getenv "TIDEMILL_BENCH_SCALE") or 1
 
 local group_of = {}
@@ -117,7 +118,7 @@ local function conditions()
     tbb = output_of "pkg-config --modversion tbb",
     uv = output_of "pkg-config --modversion libuv",
     luv = uv_there and uv.version_string() and output_of "dpkg-query -W -f '${Version}' lua-luv" or nil,
-    load = output_of "cut -d' ' -f1 /proc/loadavg",
+    load = output_of(LOAD),
     date = os.date "!%Y-%m-%d",
   }
 end
@@ -133,6 +134,7 @@ local function main(path, ...)
     print_goals(group)
     table.insert(record.groups, group)
   end
+  record.conditions.load_after = output_of(LOAD)
   local file = assert(io.open(path, "w"))
   file:write(json.encode(record, { indent = true }), "\n")
   file:close()
