@@ -117,7 +117,8 @@ local function conditions(records)
   for i, record in ipairs(records) do names[i] = title_of(record) end
   return ("Measured on %s: %s, %s cores (%s), %s, libuv %s, oneTBB %s, lua-luv %s; %s. Load %s, at the end "
     .. "%s. Release builds."):format(c.date, c.system, c.cores, c.processor, (c.compiler:gsub(" %(.*%)", "")), c.uv,
-    c.tbb or "not there", c.luv or "not there", table.concat(names, ", "), c.load, records[#records].conditions.load_after or "unknown")
+    c.tbb or "not there", c.luv or "not there", table.concat(names, ", "), c.load,
+    records[#records].conditions.load_after or "unknown")
 end
 
 local BARS = {
