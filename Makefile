@@ -6,7 +6,8 @@
 VARIANT ?= 5.4
 DOCUMENT := $(firstword $(wildcard /usr/share/common-licenses/GPL-3) README.md)
 LUA_SOURCES := $(wildcard bindings bin bin/tidemill scripts spec bench)
-C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c bench scripts/hosts tools,$(room)/*.[ch]))
+C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c bench scripts/hosts tools,$(room)/*.[ch]) \
+  bench/*.cpp)
 CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan-5.4 rock installed
 
 flags_asan := -DTIDEMILL_ASAN=ON
@@ -15,7 +16,8 @@ flags_release := -DCMAKE_BUILD_TYPE=Release
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: build deps run test check asan tsan lint format bench bench-quick bench-count rock installed clean help
+.PHONY: build deps run test check asan tsan lint format bench bench-quick bench-count bench-stop bench-deps rock \
+  installed clean help
 
 build: ## build the module into build/$VARIANT (default 5.4)
 	@tools/deps.sh --check
@@ -47,17 +49,24 @@ lint: ## luacheck, clang-format, cppcheck
 format: ## rewrite the C sources in the project's style
 	clang-format -i $(C_SOURCES)
 
-bench: build-release-5.4 build-release-luajit ## what a processor costs, against the bare call
+bench: bench-deps ## what a processor costs, against the bare call and peers; rewrites docs/performance.md
 	@$(MAKE) bench-5.4 bench-luajit
+	@lua5.4 bench/report.lua build/bench/5.4.json build/bench/luajit.json
 
-bench-quick: bench-program-5.4 ## the same in short; WORKLOADS="chain stream" SECONDS=20 BASE=saved.json
-	@tools/with release-5.4 build/release-5.4/bench/bench bench/quick.lua $(WORKLOADS)
+bench-quick: bench-program-$(VARIANT) ## 40 seconds of it; WORKLOADS="chain stream" SECONDS=20 BASE=saved.json
+	@tools/with release-$(VARIANT) build/release-$(VARIANT)/bench/bench bench/quick.lua $(WORKLOADS)
 
-bench-count: bench-program-5.4 ## instructions per processor, as callgrind counts them; WORKLOADS
+bench-count: bench-deps bench-program-5.4 ## instructions per processor, as callgrind counts them; WORKLOADS
 	@rm -f build/bench/callgrind.out*
 	@tools/with release-5.4 valgrind --tool=callgrind --quiet --instr-atstart=no \
 	  --callgrind-out-file=build/bench/callgrind.out \
 	  build/release-5.4/bench/bench bench/count.lua $(WORKLOADS)
+
+bench-stop: bench-program-5.4 ## how long stopping a callback takes
+	tools/with release-5.4 build/release-5.4/bench/bench bench/stop.lua
+
+bench-deps:
+	@tools/deps.sh --bench
 
 rock: ## install the rock offline for every Lua, and run its command elsewhere
 	@tools/rock.sh
@@ -69,7 +78,7 @@ clean: ## remove everything built
 	rm -rf build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 # By variant: build, C tests, specs, and both.
 
@@ -88,11 +97,12 @@ spec-%: build-%
 	timeout --foreground -k 10 900 tools/with $* busted
 
 bench-program-%: build-release-%
+	@cmake build/release-$* --log-level=NOTICE >build/release-$*/configure.log
 	@cmake --build build/release-$* --target bench -- --quiet
 	@mkdir -p build/bench
 
 bench-%: bench-program-%
-	tools/with release-$* build/release-$*/bench/bench bench/stop.lua
+	@tools/with release-$* build/release-$*/bench/bench bench/suite.lua build/bench/$*.json $(ONLY)
 
 check-%:
 	@$(MAKE) unit-$* spec-$*

@@ -2,7 +2,9 @@
 /* Runs a Lua script that has, besides the usual, the table `bench`:
  *
  *   now()                seconds, of a clock that only goes forward
+ *   sleep(seconds)
  *   others()             seconds of processor time that threads other than this one have used
+ *   waited()             seconds that threads of this process were ready but had no core (Linux)
  *   allocated()          bytes that malloc has handed out, with its own headers
  *   floor(...), processes(...)  see bench.h
  *   counting()           whether instructions can be counted: under callgrind
@@ -13,6 +15,7 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include <dirent.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <time.h>
@@ -40,9 +43,45 @@ static int bench_now(lua_State *L)
     return 1;
 }
 
+static int bench_sleep(lua_State *L)
+{
+    double seconds = luaL_checknumber(L, 1);
+    struct timespec time = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    nanosleep(&time, NULL);
+    return 0;
+}
+
 static int bench_others(lua_State *L)
 {
     lua_pushnumber(L, read_clock(CLOCK_PROCESS_CPUTIME_ID) - read_clock(CLOCK_THREAD_CPUTIME_ID));
+    return 1;
+}
+
+/* cpu time, time in the queue, times it ran; of one thread */
+static double time_in_queue(const char *task)
+{
+    char path[64];
+    unsigned long long ran = 0, queued = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%.20s/schedstat", task);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%llu %llu", &ran, &queued) != 2)
+        queued = 0;
+    fclose(file);
+    return (double)queued / 1e9;
+}
+
+static int bench_waited(lua_State *L)
+{
+    double waited = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    for (struct dirent *entry; tasks && (entry = readdir(tasks));)
+        if (entry->d_name[0] != '.')
+            waited += time_in_queue(entry->d_name);
+    if (tasks)
+        closedir(tasks);
+    lua_pushnumber(L, waited);
     return 1;
 }
 
@@ -76,6 +115,8 @@ static void open_bench(lua_State *L)
     static const luaL_Reg functions[] = {
         {"now", bench_now},
         {"others", bench_others},
+        {"waited", bench_waited},
+        {"sleep", bench_sleep},
         {"allocated", bench_allocated},
         {"floor", bench_floor},
         {"processes", bench_processes},

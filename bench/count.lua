@@ -7,7 +7,7 @@ local graphs = require "bench.graphs"
 local sides = require "bench.sides"
 
 local OUT = "build/bench/callgrind.out"
-local RUNS = 64 -- a multiple of 16: one run in sixteen reads the clock
+local MANY, FEW = 2048, 32 -- runs; multiples of 16, since one run in sixteen reads the clock
 local ALL = { "chain", "fanout", "ladder", "layered", "diamond", "stream" }
 
 assert(bench.counting(), "run this with `make bench-count`")
@@ -16,9 +16,7 @@ local dumps = 0
 local function count(name, call)
   dumps = dumps + 1
   collectgarbage()
-  collectgarbage "stop"
   bench.count(name, call)
-  collectgarbage "restart"
   local path = ("%s.%d"):format(OUT, dumps)
   for line in io.lines(path) do
     local total = line:match "^totals: (%d+)"
@@ -34,13 +32,12 @@ end
 local function per_unit(name, callback)
   if name == "stream" then
     local side = sides.stream(graphs.diamond(), callback, { workers = 1 })
-    if not side then return end
-    local total, path = count(name, function() side.call(512) end)
+    local total, path = count(name, function() side.call(MANY) end)
     side.close()
-    return total / 512, path
+    return total / MANY, path
   end
   local shape = graphs[name]()
-  local runs = #shape > 4 and 16 or RUNS * 4
+  local runs = #shape > 4 and FEW or MANY
   local side = sides.tidemill(shape, callback, { workers = 1 })
   local total, path = count(name, repeated(side.call, runs))
   side.close()
@@ -55,9 +52,7 @@ for _, callback in ipairs { "identity", "new string" } do
   print(("%-10s %12.1f"):format("floor", bare))
   for _, name in ipairs(wanted) do
     local each, path = per_unit(name, callback)
-    if each then
-      print(("%-10s %12.1f %8.2f   callgrind_annotate %s"):format(name, each,
-        each / bare / (name == "stream" and 4 or 1), path))
-    end
+    print(("%-10s %12.1f %8.2f   callgrind_annotate %s"):format(name, each,
+      each / bare / (name == "stream" and 4 or 1), path))
   end
 end

@@ -75,6 +75,23 @@ static void call(lua_State *L, floor_side *side)
     lua_pop(state, 1);
 }
 
+/* What no engine can do without: the call alone, with a payload that is there already. */
+static int floor_bare(lua_State *L)
+{
+    floor_side *side = luaL_checkudata(L, 1, "bench.floor");
+    lua_State *state = side->state;
+    long calls = (long)luaL_checkinteger(L, 2);
+    lua_pushlstring(state, side->payload, side->size);
+    for (long i = 0; i < calls; i++) {
+        lua_pushvalue(state, 1);
+        lua_pushvalue(state, 2);
+        lua_call(state, 1, 1);
+        lua_settop(state, 2);
+    }
+    lua_settop(state, 1);
+    return 0;
+}
+
 static int floor_call(lua_State *L)
 {
     floor_side *side = luaL_checkudata(L, 1, "bench.floor");
@@ -111,6 +128,8 @@ int bench_floor(lua_State *L)
         lua_setfield(L, -2, "__gc");
         lua_pushcfunction(L, floor_call);
         lua_setfield(L, -2, "call");
+        lua_pushcfunction(L, floor_bare);
+        lua_setfield(L, -2, "bare");
         lua_pushvalue(L, -1);
         lua_setfield(L, -2, "__index");
     }

@@ -62,4 +62,16 @@ function M.layered(layers, width)
   return shape
 end
 
+-- A DAG of that shape; run_of(position) is the callback of a processor.
+function M.declare(shape, run_of)
+  local tm = require "tidemill"
+  local list = {}
+  for i, depends_on in ipairs(shape) do
+    local ids = {}
+    for k, position in ipairs(depends_on) do ids[k] = "n" .. position end
+    list[i] = tm.transform("n" .. i, { depends_on = ids, run = run_of(i) })
+  end
+  return tm.dag(list)
+end
+
 return M

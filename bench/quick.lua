@@ -31,14 +31,14 @@ local function print_row(name, side, floor, old, saved)
   local ratio = measure.ratio(side, floor, name == "stream" and 4 or 1)
   local key, x = ("%s, %d"):format(name, side.workers), ratio.median
   saved[key] = x
-  print(("%-8s %7d %8.1f %8.1f   %7.2f %7.2f %7.2f   %s"):format(name, side.workers, time.median * 1e9,
-    time.lowest * 1e9, x, ratio.q1, ratio.q3, old[key] and ("%.2f"):format(x / old[key]) or ""))
+  print(("%-8s %7d %8.1f %8.1f   %7.2f %7.2f %7.2f   %s%s"):format(name, side.workers, time.median * 1e9,
+    time.lowest * 1e9, x, ratio.q1, ratio.q3, old[key] and ("%.2f"):format(x / old[key]) or "",
+    measure.unsure(side) and " ?" or ""))
 end
 
 local function measure_workload(name, callback, seconds, old, saved)
   local floor = sides.floor(callback)
   local list = { floor, side_of(name, callback, 1), side_of(name, callback, 2) }
-  if #list == 1 then return end
   measure.rounds(list, seconds)
   for _, side in ipairs(list) do
     print_row(name, side, floor, old, saved)
@@ -47,7 +47,8 @@ local function measure_workload(name, callback, seconds, old, saved)
 end
 
 local wanted, old, saved = ... and { ... } or ALL, read(os.getenv "BASE"), {}
-print(("%s; ns per processor (stream: per run of 4)"):format(rawget(_G, "jit") and jit.version or _VERSION))
+print((rawget(_G, "jit") and jit.version or _VERSION)
+  .. "; ns per processor (stream: per run of 4); ? is where other programs had the cores")
 for _, callback in ipairs { "identity", "new string" } do
   print(("\n%-8s %7s %8s %8s   %7s %15s   %s"):format(callback, "workers", "ns", "lowest", "x floor", "(middle half)",
     "x before"))

@@ -8,6 +8,7 @@
 local bench = bench -- luacheck: ignore 113
 local tm = require "tidemill"
 local callbacks = require "bench.callbacks"
+local graphs = require "bench.graphs"
 local loop_peer = require "bench.loop_peer"
 local luv_peer = require "bench.luv_peer"
 local measure = require "bench.measure"
@@ -42,30 +43,22 @@ local function payload_of(what)
   return fields
 end
 
-function M.floor(name, what)
-  local floor = bench.floor(callbacks[name], what and what.payload or PAYLOAD)
+local function in_c(name, method, callback, what)
+  local floor = bench.floor(callbacks[callback], what and what.payload or PAYLOAD)
   local calls = what and what.calls or CALLS
-  return {
-    name = "floor", call = function(n) floor:call(n) end, close = nothing,
-    sample = function()
-      floor:call(math.ceil(calls / 10))
-      local began = bench.now()
-      floor:call(calls)
-      return (bench.now() - began) / calls
-    end,
-  }
+  local function call(n) floor[method](floor, n) end
+  return { name = name, call = call, close = nothing, sample = function()
+    call(math.ceil(calls / 10))
+    local began = bench.now()
+    call(calls)
+    return (bench.now() - began) / calls
+  end }
 end
 
--- run_of(position): the callback of a processor
-function M.declare(shape, run_of)
-  local list = {}
-  for i, depends_on in ipairs(shape) do
-    local ids = {}
-    for k, position in ipairs(depends_on) do ids[k] = "n" .. position end
-    list[i] = tm.transform("n" .. i, { depends_on = ids, run = run_of(i) })
-  end
-  return tm.dag(list)
-end
+function M.floor(name, what) return in_c("floor", "call", name, what) end
+
+-- The callback alone, called from C.
+function M.bare(name, what) return in_c("bare call", "bare", name, what) end
 
 local function always(value)
   return function() return value end
@@ -74,7 +67,7 @@ end
 function M.tidemill(shape, name, what)
   local engine = tm.engine { workers = what.workers }
   local run_of = what.run_of or always(callbacks.load(callbacks[name]))
-  local dag = assert(engine:dag(M.declare(shape, run_of)))
+  local dag = assert(engine:dag(graphs.declare(shape, run_of)))
   local payload = payload_of(what)
   local function call() assert(dag:run(payload)) end
   for _ = 1, what.warm or 20 do call() end -- until the engine has learned what the callbacks cost
@@ -88,9 +81,7 @@ end
 -- A stream of small runs; seconds per run.
 function M.stream(shape, name, what)
   local engine = tm.engine { workers = what.workers }
-  local dag = assert(engine:dag(M.declare(shape, always(callbacks.load(callbacks[name])))))
-  local there, stream = pcall(function() return dag.stream end)
-  if not there or not stream then return engine:close() end
+  local dag = assert(engine:dag(graphs.declare(shape, always(callbacks.load(callbacks[name])))))
   local payload, runs = payload_of(what), what.runs or 2000
   local options = { max_in_flight = what.max_in_flight or 64, ordered = what.ordered ~= false }
   local function call(n)
@@ -132,6 +123,38 @@ function M.tbb(shape, name, what)
   }, shape, function() graph:run(payload) end, what)
 end
 
+local function native_side(name, graph, shape, what)
+  local payload = payload_of(what)
+  local function call() graph:run(payload) end
+  for _ = 1, 20 do call() end
+  return repeating({
+    name = name, workers = what.workers,
+    answer = function() return graph:payload(payload) end,
+    close = function() graph:close() end,
+  }, shape, call, what)
+end
+
+-- tidemill through its C interface, with processors in C that hand on their payload
+function M.native(shape, _, what)
+  local native = require_if_there "bench.native"
+  return native and native_side("tidemill, all C", native(shape, what.workers), shape, what)
+end
+
+-- tidemill through its C interface, with a script; `workload` names a function of bench/graphs.lua
+function M.native_script(workload, name, what)
+  local native = require_if_there "bench.native"
+  if not native then return end
+  local path = ("build/bench/%s.dag.lua"):format(workload)
+  local file = assert(io.open(path, "w"))
+  file:write(([[
+    local callbacks, graphs = require "bench.callbacks", require "bench.graphs"
+    local run = callbacks.load(callbacks[%q])
+    return graphs.declare(graphs[%q](), function() return run end)
+  ]]):format(name, workload))
+  file:close()
+  return native_side("tidemill, from C", native(path, what.workers), graphs[workload](), what)
+end
+
 -- What a peer in Lua wants to know: how many dependencies each has, who depends on it, which
 -- dependency has its payload, and who has none.
 local function plan(shape)
@@ -153,8 +176,9 @@ function M.luv(shape, name, what)
   if not require_if_there "luv" then return end
   local run, payload = luv_peer.graph(plan(shape), name), payload_of(what)
   local function call() return run(payload) end
-  return repeating({ name = "luv new_work", workers = 2, every = what.every, answer = call }, shape, call,
-    { calls = 1 })
+  return repeating({
+    name = "luv new_work", workers = 2, every = what.every, answer = call, crowded = true,
+  }, shape, call, { calls = 1 })
 end
 
 function M.loop(shape, name, what)
@@ -163,10 +187,20 @@ function M.loop(shape, name, what)
   return repeating({ name = "Lua loop", answer = call }, shape, call, what)
 end
 
--- Processes that share nothing: seconds until each has called the callback calls / n times.
+-- What the C interface says about memory: bytes that a plan keeps, and bytes that a run keeps.
+function M.native_memory(shape)
+  local native = require_if_there "bench.native"
+  if not native then return end
+  local graph, plan_bytes, run_bytes = native(shape, 1)
+  graph:close()
+  return plan_bytes, run_bytes
+end
+
+-- Processes that share nothing and call the callback calls / n times each; seconds per call.
 function M.processes(name, n, calls)
-  return { name = n .. " processes", workers = n, close = nothing, sample = function()
-    return bench.processes(callbacks[name], n, calls / n)
+  return { name = n == 1 and "a process" or n .. " processes", close = nothing, sample = function()
+    local took, waited = bench.processes(callbacks[name], n, calls / n)
+    return took / calls, waited
   end }
 end
 

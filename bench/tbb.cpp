@@ -15,6 +15,7 @@ extern "C" {
 #include <oneapi/tbb/task_arena.h>
 
 #include <atomic>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,7 +27,8 @@ namespace
 
 using Task = flow::continue_node<flow::continue_msg>;
 
-struct alignas(64) Node { // a cache line, but for the task
+// A cache line, but for the task.
+struct alignas(64) Node {
     const std::string *out = nullptr; // of `source`, or `own`
     std::string own;
     int source = -1; // the dependency with the greatest (rank, index)
@@ -78,8 +80,8 @@ struct Graph {
         lua_pushlstring(L, in.data(), in.size());
         const char *pushed = lua_tostring(L, -1);
         size_t size = 0;
-        if (lua_pcall(L, 1, 1, 0))
-            failed.store(true, std::memory_order_relaxed);
+        if (lua_pcall(L, 1, 1, 0) && !failed.exchange(true))
+            fprintf(stderr, "oneTBB's callback: %s\n", lua_tostring(L, -1));
         const char *answer = lua_tolstring(L, -1, &size);
         if (answer == pushed) {
             node.out = &in;

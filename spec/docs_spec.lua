@@ -18,7 +18,8 @@ local util = require "spec.support.util"
 local PAGES = { "README.md", "docs/scripting.md", "docs/streaming.md", "docs/event_loops.md" }
 local WITH_LINKS = {
   "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/scripting.md", "docs/streaming.md",
-  "docs/event_loops.md", "docs/embedding.md", "docs/flow.md", "docs/threads.md", "docs/trust.md",
+  "docs/event_loops.md", "docs/embedding.md", "docs/flow.md", "docs/threads.md", "docs/performance.md",
+  "docs/trust.md",
   "docs/adr/README.md", "engine/README.md", "bindings/README.md", "bin/README.md", "scripts/README.md",
   "spec/README.md", "bench/README.md",
 }

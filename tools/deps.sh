@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # tools/deps.sh          install what building and testing need (Debian, Ubuntu)
+# tools/deps.sh --bench  that, and what only benchmarks need: peers and tools
 # tools/deps.sh --check  only say whether what building needs is there
 set -eu
 
@@ -8,6 +9,8 @@ packages="build-essential pkg-config cmake ninja-build libuv1-dev
     lua5.4 liblua5.4-dev lua5.3 liblua5.3-dev lua5.1 liblua5.1-0-dev luajit libluajit-5.1-dev
     luarocks lua-argparse lua-dkjson lua-term lua-cjson lua-busted lua-check lua-luv lua-cqueues
     lua-socket clang-format cppcheck"
+
+bench_packages="libtbb-dev valgrind gnuplot-nox"
 
 lacking() {
     for tool in "$@"; do
@@ -40,6 +43,8 @@ apt() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
         -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 "$@"
 }
+
+[ "${1-}" = --bench ] && packages="$packages $bench_packages"
 
 if [ "${1-}" = --check ]; then
     stop_if_lacking "$(lacking cc cmake ninja pkg-config)" "Run \`make deps\`."
