@@ -93,6 +93,13 @@ local function check_options(options)
   end
 end
 
+local compiles = rawget(_G, "jit") ~= nil -- luacheck: ignore 113
+
+-- A compiled loop can only be given up, and borrowed threads can't be: so there nothing is compiled.
+local function default_preempt(options)
+  return compiles and options.pool == "shared" and "signal" or "auto"
+end
+
 --- An engine with its own workers, each with its own Lua state, which searches modules where this one
 -- does. Raises for a bad option; nil and an error when the states cannot be made.
 function M.engine(options)
@@ -101,8 +108,8 @@ function M.engine(options)
   local sandbox = sandboxes[options.sandbox or false]
   local confined = sandbox ~= "trusted"
   return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
-    options.preempt == nil and "auto" or preempt_modes[options.preempt],
-    options.kill_grace or DEFAULT_GRACE, rawget(_G, "jit") ~= nil, options.pool == "shared", -- luacheck: ignore 113
+    options.preempt == nil and default_preempt(options) or preempt_modes[options.preempt],
+    options.kill_grace or DEFAULT_GRACE, compiles, options.pool == "shared",
     sandbox, options.callback_timeout or 0,
     options.memory_limit or (confined and SANDBOX_MEMORY or 0), options.instruction_limit or 0)
 end
