@@ -389,7 +389,7 @@ describe("A stream of what may fail", function()
       return n
     end) }))
     local codes = {}
-    for _, result, err in dag:stream(source_of(9), { timeout = 0.05, max_in_flight = 2 }) do
+    for _, result, err in dag:stream(source_of(9), { timeout = 0.5, max_in_flight = 2 }) do
       codes[#codes + 1] = result and "ok" or err.code
     end
     assert.same({ "ok", "ok", "ok", "timeout", "ok", "ok", "ok", "timeout", "ok" }, codes)
