@@ -356,6 +356,25 @@ static void push_result_field(lua_State *L, ti_run *run, const char *key)
         lua_pushnil(L);
 }
 
+/* True: pushed the field, which was looked at before. */
+static bool push_kept(lua_State *L)
+{
+    tl_get_fields(L, 1);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, -2);
+    return !lua_isnil(L, -1);
+}
+
+/* Keeps the table on top of the stack: whoever looks again finds the same one. */
+static void keep(lua_State *L)
+{
+    ti_host_push_result_fields(L, 1);
+    lua_pushvalue(L, 2);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
+}
+
 static int result_index(lua_State *L)
 {
     ti_host_result *self = ti_host_check(L, TI_RESULT_TYPE);
@@ -363,18 +382,11 @@ static int result_index(lua_State *L)
     luaL_argcheck(L, run, 1, "it has been closed");
     if (lua_type(L, 2) != LUA_TSTRING)
         return 0;
-    lua_settop(L, 2);
-    ti_host_push_result_fields(L, 1);
-    lua_pushvalue(L, 2);
-    lua_rawget(L, 3);
-    if (!lua_isnil(L, -1))
+    if (push_kept(L))
         return 1;
     push_result_field(L, run, lua_tostring(L, 2));
-    if (!lua_isnil(L, -1)) {
-        lua_pushvalue(L, 2);
-        lua_pushvalue(L, -2);
-        lua_rawset(L, 3);
-    }
+    if (lua_istable(L, -1))
+        keep(L);
     return 1;
 }
 
