@@ -101,10 +101,23 @@ void ti_control_begin_watch(ti_control *control)
         ti_control_expect(control, 0);
 }
 
-/* All there is to do now; arms the timer for the rest. */
-static void look(ti_control *control)
+/* Has the timer fire when something is due, or in a millisecond for the watch. */
+static void arm(ti_control *control, uint64_t now, bool watching)
 {
-    uint64_t now = ti_now(), next = UINT64_MAX;
+    uint64_t next = ti_load_sc(&control->next);
+    if (watching)
+        next = earlier(next, now + 1000000);
+    if (next == UINT64_MAX)
+        return;
+    uv_update_time(&control->loop);
+    uint64_t wait = next > now ? (next - now + 999999) / 1000000 : 0;
+    uv_timer_start(&control->timer, on_timer, wait, 0);
+}
+
+/* All there is to do now. */
+static void look(ti_control *control, uint64_t now)
+{
+    uint64_t next = UINT64_MAX;
     ti_store_sc(&control->next, UINT64_MAX); /* from here on, expecting something sends a wake */
     ti_engine_queue(control->engine, take_due(control, now, &next));
     bool late = false;
@@ -117,20 +130,17 @@ static void look(ti_control *control)
         control->patience = FIRST_PATIENCE;
     }
     ti_engine_give_up(control->engine, now);
-    if (watch(control))
-        next = earlier(next, now + 1000000);
-    if (next == UINT64_MAX)
-        return;
-    uint64_t before = UINT64_MAX;
-    ti_cas_sc(&control->next, &before, next);
-    uv_update_time(&control->loop);
-    uint64_t wait = next > now ? (next - now + 999999) / 1000000 : 0;
-    uv_timer_start(&control->timer, on_timer, wait, 0);
+    ti_store_sc(&control->next, next);
 }
 
+/* A look at everything walks all runs, so the watch alone is no reason for one. */
 static void on_timer(uv_timer_t *timer)
 {
-    look(timer->data);
+    ti_control *control = timer->data;
+    uint64_t now = ti_now();
+    if (now >= ti_load_sc(&control->next))
+        look(control, now);
+    arm(control, now, watch(control));
 }
 
 static void on_wake(uv_async_t *wake)
@@ -140,7 +150,9 @@ static void on_wake(uv_async_t *wake)
     bool closing = control->closing;
     uv_mutex_unlock(&control->lock);
     if (!closing) {
-        look(control);
+        uint64_t now = ti_now();
+        look(control, now);
+        arm(control, now, watch(control));
         return;
     }
     uv_close((uv_handle_t *)&control->timer, NULL);

@@ -44,7 +44,7 @@ ti_program *ti_program_new(ti_engine *engine, ti_plan *plan, uint64_t key)
         return NULL;
     }
     for (uint32_t i = 0; i < plan->count; i++)
-        atomic_init(&program->heavy[i], 1);
+        atomic_init(&program->heavy[i], TI_HEAVY_AT_FIRST);
     return program;
 }
 

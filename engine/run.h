@@ -72,6 +72,9 @@ typedef struct ti_times {
     uint32_t worker;
 } ti_times;
 
+/* What ti_program.heavy begins with: see "What pays" in worker.c. */
+#define TI_HEAVY_AT_FIRST 2
+
 typedef struct ti_program {
     atomic_uint references;         /* [atomic] */
     struct ti_engine *engine;       /* [const] */

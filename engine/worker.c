@@ -23,8 +23,10 @@
 #define HEAVY_NS 10000u
 #define OFFER_NS 100000u
 
-/* A heavy step is light again after this many light runs in a row. */
-#define HEAVY_MEMORY 8
+/* What is known of a step: a count, heavy from HEAVY on, as it is at first. One long call among
+ * short ones may be the system's doing, so it only makes the step SUSPECT. A heavy step is light
+ * again after some light runs in a row. */
+enum { SUSPECT = 1, HEAVY = TI_HEAVY_AT_FIRST, HEAVY_MEMORY = 8 };
 
 #define FIND_ROUNDS 100
 
@@ -184,7 +186,8 @@ static ti_status verdict(ti_run *run, ti_node *node)
 static bool pays(ti_worker *worker, const ti_run *run, uint32_t index)
 {
     uint64_t queued = (uint64_t)ti_deque_count(&worker->deque) + worker->overflows;
-    return ti_load_relaxed(&run->program->heavy[index]) || queued * run->light_ns > OFFER_NS;
+    return ti_load_relaxed(&run->program->heavy[index]) >= HEAVY ||
+           queued * run->light_ns > OFFER_NS;
 }
 
 /* Before a callback: tells other threads whether what waits behind it is theirs to take. */
@@ -294,7 +297,7 @@ static void learn(ti_program *program, uint32_t index, uint64_t elapsed)
     atomic_uchar *heavy = &program->heavy[index];
     unsigned char before = ti_load_relaxed(heavy);
     if (elapsed >= HEAVY_NS) {
-        ti_store_relaxed(heavy, HEAVY_MEMORY);
+        ti_store_relaxed(heavy, before ? HEAVY_MEMORY : SUSPECT);
         return;
     }
     if (before)
