@@ -44,6 +44,9 @@ void ti_host_push_fields(lua_State *L, int index);
 /* Pushes nil and an error with a code and a message; returns 2. */
 int ti_host_fail(lua_State *L, ti_code code, const char *format, ...);
 
+/* The same for an engine that is closed, or not this process's own; NULL is fine. */
+int ti_host_closed(lua_State *L, const ti_engine *engine);
+
 /* In result.c */
 int ti_host_dag_run(lua_State *L); /* dag:run(payload, options) */
 /* start(dag, payload, options, notify) -> handle, the light userdata that next_settled returns for

@@ -183,7 +183,7 @@ static int engine_invoke(lua_State *L)
         return ti_host_fail(L, conversion.code, "%s", conversion.message);
     ti_worker *worker = self->engine ? ti_engine_claim(self->engine, index) : NULL;
     if (!worker)
-        return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
+        return ti_host_closed(L, self->engine);
     call->result =
         ti_state_invoke(worker->contexts[0], function, key, call->argument, &call->error);
     ti_engine_leave(self->engine, worker);

@@ -186,7 +186,7 @@ static int prepare(lua_State *L, ti_host_dag *dag, ti_host_run *self)
     ti_conversion conversion = {.scratch = &dag->engine->scratch, .root = "payload"};
     ti_run_options options = ti_run_defaults(dag->program->plan);
     if (!dag->engine->engine || ti_engine_closed(dag->engine->engine))
-        return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
+        return ti_host_closed(L, dag->engine->engine);
     if (!lua_isnoneornil(L, 3)) {
         int failed = read_options(L, dag, self, &options);
         if (failed)
@@ -205,11 +205,11 @@ static int prepare(lua_State *L, ti_host_dag *dag, ti_host_run *self)
 }
 
 /* Nil and an error for a run that did not start. */
-static int not_started(lua_State *L, ti_code code)
+static int not_started(lua_State *L, const ti_engine *engine, ti_code code)
 {
     if (code == TI_E_INTERNAL)
         return ti_host_fail(L, code, "the system cannot start a thread");
-    return ti_host_fail(L, code, "the engine is closed");
+    return ti_host_closed(L, engine);
 }
 
 int ti_host_dag_run(lua_State *L)
@@ -221,7 +221,7 @@ int ti_host_dag_run(lua_State *L)
     if (failed)
         return failed;
     ti_code code = ti_engine_run(dag->engine->engine, self->run);
-    return code ? not_started(L, code) : finish(L, dag->engine, self->run);
+    return code ? not_started(L, dag->engine->engine, code) : finish(L, dag->engine, self->run);
 }
 
 int ti_host_start(lua_State *L)
@@ -241,7 +241,7 @@ int ti_host_start(lua_State *L)
     self->run->notify = notify;
     lua_pushlightuserdata(L, self->run);
     ti_code code = ti_engine_start(dag->engine->engine, self->run);
-    return code ? not_started(L, code) : 2;
+    return code ? not_started(L, dag->engine->engine, code) : 2;
 }
 
 static ti_host_run *check_run(lua_State *L, const char *type)
@@ -260,7 +260,10 @@ static int run_wait(lua_State *L)
     lua_settop(L, 1);
     ti_host_run *result = new_run(L, TI_RESULT_TYPE);
     uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);
-    if (!ti_engine_wait(self->run->program->engine, self->run, limit))
+    ti_engine *engine = self->run->program->engine;
+    if (!ti_engine_wait(engine, self->run, limit) && ti_engine_forked(engine))
+        return ti_host_closed(L, engine);
+    if (!ti_run_settled(self->run))
         return ti_host_fail(L, TI_E_TIMEOUT, "the run has not settled after %g s", (double)seconds);
     result->run = ti_run_retain(self->run);
     return finish(L, self->engine, result->run);

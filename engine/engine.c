@@ -22,7 +22,7 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, count_fork);
 }
 
-static bool forked(const ti_engine *engine)
+bool ti_engine_forked(const ti_engine *engine)
 {
     return ti_load_relaxed(&forks) != engine->forks;
 }
@@ -157,7 +157,7 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
 {
     ti_worker *worker = &engine->seats[index];
     bool taken;
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return NULL;
     ti_add_sc(&worker->claims, 1);
     uv_mutex_lock(&engine->lock);
@@ -180,7 +180,7 @@ static void stand_by(ti_worker *worker)
 
 void ti_engine_close(ti_engine *engine)
 {
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return;
     uv_mutex_lock(&engine->lock);
     if (engine->closers++) {
@@ -210,7 +210,7 @@ void ti_engine_close(ti_engine *engine)
 
 bool ti_engine_closed(ti_engine *engine)
 {
-    return ti_load_acquire(&engine->closing) || forked(engine);
+    return ti_load_acquire(&engine->closing) || ti_engine_forked(engine);
 }
 
 ti_engine *ti_engine_retain(ti_engine *engine)
@@ -221,7 +221,7 @@ ti_engine *ti_engine_retain(ti_engine *engine)
 
 void ti_engine_release(ti_engine *engine)
 {
-    if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
+    if (!engine || !ti_drop_reference(&engine->references) || ti_engine_forked(engine))
         return;
     ti_engine_close(engine);
     ti_pool_free(&engine->pool);
@@ -328,6 +328,8 @@ static void notify_settled(ti_engine *engine, ti_run *run)
 
 ti_run *ti_engine_next_settled(ti_engine *engine)
 {
+    if (ti_engine_forked(engine))
+        return NULL;
     uv_mutex_lock(&engine->lock);
     ti_run *run = engine->settled;
     if (run && !(engine->settled = run->next_settled))
@@ -398,7 +400,7 @@ static bool must_stop(ti_run *run)
 bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
 {
     bool runs = false;
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return false;
     uv_mutex_lock(&engine->lock);
     for (ti_run *run = engine->runs; run; run = run->next) {
@@ -415,6 +417,8 @@ bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
 
 void ti_engine_stop(ti_engine *engine, const ti_worker *self)
 {
+    if (ti_engine_forked(engine))
+        return;
     bool runs = ti_engine_enforce(engine, self);
     /* A worker that begins in this moment may have been missed, so there is a second look anyway.
      */
@@ -602,7 +606,7 @@ ti_code ti_engine_start(ti_engine *engine, ti_run *run)
 
 bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds)
 {
-    if (ti_run_settled(run) || forked(engine))
+    if (ti_run_settled(run) || ti_engine_forked(engine))
         return ti_run_settled(run);
     uint64_t began = uv_hrtime(), spent = 0;
     uv_mutex_lock(&engine->lock);
