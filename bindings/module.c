@@ -428,7 +428,7 @@ static int why_not(lua_State *L)
     if (call->result)
         return 0;
     lua_pushstring(L, conversion.message);
-    return 1;
+    return conversion.code == TI_E_MEMORY_LIMIT ? lua_error(L) : 1;
 }
 
 static int dag_free(lua_State *L)

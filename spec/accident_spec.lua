@@ -290,13 +290,13 @@ describe("A host that unloads the library it has Lua in", function()
   local function unload(program)
     local path = os.tmpname()
     process.write(path, program)
-    local directory = assert(package.searchpath and package.searchpath("spec.accident", package.cpath)
-      or package.cpath:match "[^;]*build/[^;]*%?%.so"):gsub("%?%.so$", "spec/accident.so"):match "^(.*)/[^/]*$"
-    local line = ("LUA_PATH='%s' LUA_CPATH='%s' timeout -s KILL %d %s/unload %s/guest.so %s %d"):format(
-      package.path, package.cpath, PATIENCE, directory, directory, path, TIMES)
-    local succeeded = shell_succeeds(line)
+    local ended = process.lua {
+      process.built "guest.so", path, tostring(TIMES), program = process.built "unload",
+      before = ("timeout -s KILL %d %s"):format(PATIENCE, NO_LEAKS),
+    }
     os.remove(path)
-    assert.is_true(succeeded)
+    assert.equal("", ended.stderr)
+    assert.equal(0, ended.status)
   end
 
   it("may do so again and again", function()
