@@ -6,7 +6,7 @@
 VARIANT ?= 5.4
 DOCUMENT := $(firstword $(wildcard /usr/share/common-licenses/GPL-3) README.md)
 LUA_SOURCES := $(wildcard bindings bin bin/tidemill scripts spec bench)
-C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c spec/host bench tools,$(room)/*.[ch]))
+C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c spec/c/schedule spec/host bench tools,$(room)/*.[ch]))
 CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan-5.4 rock
 
 flags_asan := -DTIDEMILL_ASAN=ON
@@ -15,7 +15,7 @@ flags_release := -DCMAKE_BUILD_TYPE=Release
 
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: build deps run test check asan tsan lint format bench rock clean help
+.PHONY: trust soak fuzz build deps run test check asan tsan lint format bench rock clean help
 
 build: ## build the module into build/$VARIANT (default 5.4)
 	@tools/deps.sh --check
@@ -37,6 +37,12 @@ asan: check-asan-5.4 ## C tests and specs under ASan and UBSan
 tsan: check-tsan-5.4 ## C tests and specs under TSan
 
 # Leaks are LeakSanitizer's to find: cppcheck takes a pointer in a compound literal for one.
+# Longer than `make test` has time for.
+TRUST_MINUTES ?= 10
+
+trust: build-5.4 build-asan-5.4 ## the promises of docs/trust.md, each for longer
+	@tools/trust.sh $(TRUST_MINUTES)
+
 lint: ## luacheck, clang-format, cppcheck
 	luacheck --quiet --no-color $(LUA_SOURCES)
 	clang-format --dry-run -Werror $(C_SOURCES)

@@ -26,7 +26,9 @@
 /* A heavy step is light again after this many light runs in a row. */
 #define HEAVY_MEMORY 8
 
+#ifndef FIND_ROUNDS
 #define FIND_ROUNDS 100
+#endif
 
 static void set_aside(ti_worker *worker, ti_node *node)
 {
