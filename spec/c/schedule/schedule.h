@@ -72,7 +72,8 @@ int sched_loop_close(uv_loop_t *loop);
 #define uv_run sched_run
 #define uv_loop_close sched_loop_close
 #define uv_barrier_wait(barrier) (sched_point(), (void)(barrier)) /* nobody needs to be late */
-#define uv_pipe(ends, a, b) ((void)(ends), 1 ? 0 : (a) + (b)) /* see control.c */
+/* See control.c. */
+#define uv_pipe(ends, a, b) ((void)(ends), 1 ? 0 : (a) + (b))
 #define uv_fs_close(loop, request, file, work) ((void)(request), (void)(file))
 #define uv_fs_req_cleanup(request) ((void)(request))
 
