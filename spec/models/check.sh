@@ -42,4 +42,20 @@ check() {
 
 check park "-DTHREADS=2 -DSENDERS=2" "-DTHREADS=1 -DSENDERS=3"
 check settle "-DONE_RUN"
+
+# more definitions: whether Relacy finds nothing wrong
+relacy() {
+    c++ -std=c++17 -O2 -w -fpermissive "-I$here/../.." "$@" "$here/relacy.cpp" -o relacy || exit 1
+    ./relacy >relacy.log
+}
+
+if relacy; then cat relacy.log; else cat relacy.log >&2; failed=1; fi
+for order in SC_LOAD=rl::mo_acquire SC_STORE=rl::mo_release SC_RMW=rl::mo_relaxed RELEASE=rl::mo_relaxed; do
+    if relacy "-D$order"; then
+        echo "relacy: $order SURVIVES" >&2
+        failed=1
+    else
+        echo "relacy: $order: $(sed -n 's/relacy: \([a-z]*\): FAILS.*/\1/p' relacy.log | paste -sd " " -) fails"
+    fi
+done
 exit $failed
