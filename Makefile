@@ -40,8 +40,21 @@ tsan: check-tsan-5.4 ## C tests and specs under TSan
 # Longer than `make test` has time for.
 TRUST_MINUTES ?= 10
 
-trust: build-5.4 build-asan-5.4 ## the promises of docs/trust.md, each for longer
+trust: ## the promises of docs/trust.md, each for longer: TRUST_MINUTES=10
+	@tools/deps.sh --trust
+	@$(MAKE) build-5.4 build-asan-5.4
 	@tools/trust.sh $(TRUST_MINUTES)
+
+SOAK_MINUTES ?= 1
+
+soak: build-5.4 ## failures, cancels, timeouts and reloads for SOAK_MINUTES=1: nothing grows or is lost
+	tools/with 5.4 lua spec/soak.lua $(SOAK_MINUTES)
+
+FUZZ_SECONDS ?= 20
+
+fuzz: build-5.4 ## what libFuzzer makes up, for FUZZ_SECONDS=20 per target
+	@tools/deps.sh --trust
+	@tools/fuzz.sh $(FUZZ_SECONDS)
 
 lint: ## luacheck, clang-format, cppcheck
 	luacheck --quiet --no-color $(LUA_SOURCES)

@@ -39,10 +39,6 @@ static void close_contexts(ti_engine *engine)
                 engine->backend[b].vtable->close(engine->seats[w].contexts[b]);
                 engine->seats[w].contexts[b] = NULL;
             }
-    for (uint32_t w = 0; w < engine->workers; w++) {
-        free(engine->seats[w].forget);
-        engine->seats[w].forget = NULL;
-    }
 }
 
 static bool open_contexts(ti_engine *engine, ti_error **error)
@@ -228,6 +224,8 @@ void ti_engine_release(ti_engine *engine)
     ti_control_free(&engine->control);
     uv_cond_destroy(&engine->changed);
     uv_mutex_destroy(&engine->lock);
+    for (uint32_t i = 0; i < engine->workers; i++)
+        free(engine->seats[i].forget); /* notes may come until now */
     free(engine->seats);
     free(engine);
 }

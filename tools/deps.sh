@@ -1,12 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # tools/deps.sh          install what building and testing need (Debian, Ubuntu)
+# tools/deps.sh --trust  and what `make trust`, `make fuzz` and the models need
 # tools/deps.sh --check  only say whether what building needs is there
 set -eu
 
 packages="build-essential pkg-config cmake ninja-build libuv1-dev
     lua5.4 liblua5.4-dev lua5.3 liblua5.3-dev lua5.1 liblua5.1-0-dev luajit libluajit-5.1-dev
     luarocks lua-argparse lua-dkjson lua-term lua-cjson lua-busted lua-check clang-format cppcheck"
+
+[ "${1-}" != --trust ] || packages="$packages spin relacy-dev clang-14 libclang-rt-14-dev"
 
 lacking() {
     for tool in "$@"; do
@@ -17,7 +20,9 @@ lacking() {
     done
 }
 
-stop_if_lacking() {
+stop_if_[ "${1-}" != --trust ] || packages="$packages spin relacy-dev clang-14 libclang-rt-14-dev"
+
+lacking() {
     [ -z "$1" ] && return
     echo "tidemill needs:" $1 >&2
     echo "$2" >&2
