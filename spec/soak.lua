@@ -27,15 +27,15 @@ local function declaration()
 end
 
 local function kilobytes()
-  for line in io.lines "/proc/self/status" do
-    local size = line:match "^VmRSS:%s*(%d+)"
-    if size then return tonumber(size) end
-  end
+  local file = assert(io.open "/proc/self/status")
+  local size = file:read("*a"):match "VmRSS:%s*(%d+)"
+  file:close()
+  return tonumber(size)
 end
 
 local function descriptors()
-  local pipe, count = io.popen "ls /proc/$PPID/fd | wc -l", nil
-  count = tonumber(pipe:read "*a")
+  local pipe = io.popen "ls /proc/$PPID/fd | wc -l"
+  local count = tonumber(pipe:read "*a")
   pipe:close()
   return count
 end
