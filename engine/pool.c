@@ -83,12 +83,16 @@ static bool park(ti_pool *pool, ti_thread *thread)
     return true;
 }
 
-/* The host's signals are for the host's threads. */
+/* The host's signals are for the host's threads, but for those that a thread raises itself by a
+ * mistake: where they are blocked, the host's own handlers for them are not called. */
 static void block_signals(void)
 {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
     sigset_t all;
     sigfillset(&all);
     sigdelset(&all, SIGURG); /* see preempt.c */
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&all, own[i]);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
 }
 
