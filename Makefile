@@ -6,8 +6,8 @@
 VARIANT ?= 5.4
 DOCUMENT := $(firstword $(wildcard /usr/share/common-licenses/GPL-3) README.md)
 LUA_SOURCES := $(wildcard bindings bin bin/tidemill scripts spec bench)
-C_SOURCES := $(wildcard $(foreach room,engine engine/include bindings spec/c bench scripts/hosts tools,$(room)/*.[ch]) \
-  bench/*.cpp)
+C_SOURCES := $(wildcard $(foreach room, \
+  engine engine/include bindings spec/c spec/c/schedule spec/host bench scripts/hosts tools,$(room)/*.[ch]) bench/*.cpp)
 CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan-5.4 rock installed
 
 flags_asan := -DTIDEMILL_ASAN=ON
@@ -17,7 +17,7 @@ flags_release := -DCMAKE_BUILD_TYPE=Release
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .PHONY: build deps run test check asan tsan lint format bench bench-quick bench-count bench-stop bench-deps rock \
-  installed clean help
+  installed trust soak fuzz clean help
 
 build: ## build the module into build/$VARIANT (default 5.4)
 	@tools/deps.sh --check
@@ -39,6 +39,25 @@ asan: check-asan-5.4 ## C tests and specs under ASan and UBSan
 tsan: check-tsan-5.4 ## C tests and specs under TSan
 
 # Leaks are LeakSanitizer's to find: cppcheck takes a pointer in a compound literal for one.
+# Longer than `make test` has time for.
+TRUST_MINUTES ?= 10
+
+trust: ## the promises of docs/trust.md, each for longer: TRUST_MINUTES=10
+	@tools/deps.sh --trust
+	@$(MAKE) build-5.4 build-asan-5.4
+	@tools/trust.sh $(TRUST_MINUTES)
+
+SOAK_MINUTES ?= 1
+
+soak: build-5.4 ## failures, cancels, timeouts and reloads for SOAK_MINUTES=1: nothing grows or is lost
+	tools/with 5.4 lua spec/soak.lua $(SOAK_MINUTES)
+
+FUZZ_SECONDS ?= 20
+
+fuzz: build-5.4 ## what libFuzzer makes up, for FUZZ_SECONDS=20 per target
+	@tools/deps.sh --trust
+	@tools/fuzz.sh $(FUZZ_SECONDS)
+
 lint: ## luacheck, clang-format, cppcheck
 	luacheck --quiet --no-color $(LUA_SOURCES)
 	clang-format --dry-run -Werror $(C_SOURCES)

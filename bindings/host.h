@@ -81,6 +81,8 @@ void ti_host_weigh_run(ti_host_result *self, size_t bytes);
 /* Pushes the table of fields of the result at `index`, by string keys. */
 void ti_host_push_result_fields(lua_State *L, int index);
 void ti_host_open_bundles(lua_State *L);
+/* The same for an engine that is closed, or not this process's own; NULL is fine. */
+int ti_host_closed(lua_State *L, const ti_engine *engine);
 
 /* In result.c */
 /* Drops what an error left on its way into a run. */

@@ -278,7 +278,7 @@ static int engine_invoke(lua_State *L)
         return ti_host_fail(L, conversion.code, "%s", conversion.message);
     ti_worker *worker = self->engine ? ti_engine_claim(self->engine, index) : NULL;
     if (!worker)
-        return ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
+        return ti_host_closed(L, self->engine);
     call->result =
         ti_state_invoke(worker->contexts[0], function, key, call->argument, &call->error);
     ti_engine_leave(self->engine, worker);
@@ -530,7 +530,7 @@ static int why_not(lua_State *L)
     if (call->result)
         return 0;
     lua_pushstring(L, conversion.message);
-    return 1;
+    return conversion.code == TI_E_MEMORY_LIMIT ? lua_error(L) : 1;
 }
 
 static int dag_free(lua_State *L)

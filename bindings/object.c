@@ -90,3 +90,11 @@ int ti_host_fail(lua_State *L, ti_code code, const char *format, ...)
     ti_error_push(L, (ti_text){NULL, 0}, &error);
     return 2;
 }
+
+int ti_host_closed(lua_State *L, const ti_engine *engine)
+{
+    bool forked = engine && ti_engine_forked(engine);
+    return ti_host_fail(L, TI_E_CLOSED, "%s",
+                        forked ? "the engine belongs to the process that this one was forked from"
+                               : "the engine is closed");
+}

@@ -198,7 +198,7 @@ static ti_run *prepare(lua_State *L, ti_host_dag *dag)
     ti_host_engine *engine = dag->engine;
     ti_run_options options;
     if (!engine->engine || ti_engine_closed(engine->engine)) {
-        ti_host_fail(L, TI_E_CLOSED, "the engine is closed");
+        ti_host_closed(L, engine->engine);
         return NULL;
     }
     ti_host_clear_inputs(engine);
@@ -219,11 +219,11 @@ static void tell_collector_of(lua_State *L, ti_host_engine *engine, const ti_run
 }
 
 /* Nil and an error for a run that did not start. */
-static int not_started(lua_State *L, ti_code code)
+static int not_started(lua_State *L, const ti_engine *engine, ti_code code)
 {
     if (code == TI_E_INTERNAL)
         return ti_host_fail(L, code, "the system cannot start a thread");
-    return ti_host_fail(L, code, "the engine is closed");
+    return ti_host_closed(L, engine);
 }
 
 int ti_host_dag_run(lua_State *L)
@@ -237,7 +237,7 @@ int ti_host_dag_run(lua_State *L)
     ti_host_set_run(self, run);
     tell_collector_of(L, dag->engine, run);
     ti_code code = ti_engine_run(dag->engine->engine, run);
-    return code ? not_started(L, code) : ti_host_finish(L, dag->engine, self);
+    return code ? not_started(L, dag->engine->engine, code) : ti_host_finish(L, dag->engine, self);
 }
 
 /* Pushes a handle for dag:start, which keeps its dag alive. */
@@ -268,7 +268,7 @@ int ti_host_start(lua_State *L)
         ti_engine_subscribe(dag->engine->engine, self->run);
     lua_pushlightuserdata(L, self->run);
     ti_code code = ti_engine_start(dag->engine->engine, self->run);
-    return code ? not_started(L, code) : 2;
+    return code ? not_started(L, dag->engine->engine, code) : 2;
 }
 
 static ti_host_run *check_run(lua_State *L)
@@ -287,7 +287,10 @@ static int run_wait(lua_State *L)
     lua_settop(L, 1);
     ti_host_result *result = ti_host_new_result(L);
     uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);
-    if (!ti_engine_wait(self->run->program->engine, self->run, limit))
+    ti_engine *engine = self->run->program->engine;
+    if (!ti_engine_wait(engine, self->run, limit) && ti_engine_forked(engine))
+        return ti_host_closed(L, engine);
+    if (!ti_run_settled(self->run))
         return ti_host_fail(L, TI_E_TIMEOUT, "the run has not settled after %g s", (double)seconds);
     ti_host_set_run(result, ti_run_retain(self->run));
     return ti_host_finish(L, self->engine, result);

@@ -167,10 +167,28 @@ static void run_loop(void *data)
     uv_loop_close(&control->loop);
 }
 
+/* libuv aborts where there is no pipe to be had for its first loop. */
+static int try_descriptors(void)
+{
+    uv_file ends[2][2];
+    int made = 0, status = 0;
+    while (made < 2 && !(status = uv_pipe(ends[made], 0, 0)))
+        made++;
+    while (made-- > 0)
+        for (int i = 0; i < 2; i++) {
+            uv_fs_t request;
+            uv_fs_close(NULL, &request, ends[made][i], NULL);
+            uv_fs_req_cleanup(&request);
+        }
+    return status;
+}
+
 /* With the lock. 0, or a libuv error. */
 static int start(ti_control *control)
 {
-    int status = uv_loop_init(&control->loop);
+    int status = try_descriptors();
+    if (!status)
+        status = uv_loop_init(&control->loop);
     if (status)
         return status;
     uv_timer_init(&control->loop, &control->timer);

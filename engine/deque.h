@@ -12,7 +12,9 @@
 
 #include "engine/atomics.h"
 
+#ifndef TI_DEQUE_SIZE
 #define TI_DEQUE_SIZE 256 /* a power of two */
+#endif
 
 struct ti_node;
 

@@ -23,7 +23,7 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, count_fork);
 }
 
-static bool forked(const ti_engine *engine)
+bool ti_engine_forked(const ti_engine *engine)
 {
     return ti_load_relaxed(&forks) != engine->forks;
 }
@@ -40,10 +40,6 @@ static void close_contexts(ti_engine *engine)
                 engine->backend[b].vtable->close(engine->seats[w].contexts[b]);
                 engine->seats[w].contexts[b] = NULL;
             }
-    for (uint32_t w = 0; w < engine->workers; w++) {
-        free(engine->seats[w].forget);
-        engine->seats[w].forget = NULL;
-    }
 }
 
 static bool open_contexts(ti_engine *engine, ti_error **error)
@@ -175,7 +171,7 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
 {
     ti_worker *worker = &engine->seats[index];
     bool taken;
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return NULL;
     ti_add_sc(&worker->claims, 1);
     uv_mutex_lock(&engine->lock);
@@ -198,7 +194,7 @@ static void stand_by(ti_worker *worker)
 
 void ti_engine_close(ti_engine *engine)
 {
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return;
     uv_mutex_lock(&engine->lock);
     if (engine->closers++) {
@@ -229,7 +225,7 @@ void ti_engine_close(ti_engine *engine)
 
 bool ti_engine_closed(ti_engine *engine)
 {
-    return ti_load_acquire(&engine->closing) || forked(engine);
+    return ti_load_acquire(&engine->closing) || ti_engine_forked(engine);
 }
 
 ti_engine *ti_engine_retain(ti_engine *engine)
@@ -250,6 +246,8 @@ static void destroy(void *data)
     for (uint32_t b = 0; b < engine->backends; b++)
         if (engine->backend[b].vtable->discard)
             engine->backend[b].vtable->discard(engine->backend[b].shared);
+    for (uint32_t i = 0; i < engine->workers; i++)
+        free(engine->seats[i].forget); /* notes may come until now */
     free(engine->seats);
     free(engine);
 }
@@ -261,7 +259,7 @@ bool ti_engine_inside(ti_engine *engine)
 
 void ti_engine_release(ti_engine *engine)
 {
-    if (!engine || !ti_drop_reference(&engine->references) || forked(engine))
+    if (!engine || !ti_drop_reference(&engine->references) || ti_engine_forked(engine))
         return;
     uv_thread_t undertaker;
     if (!ti_engine_inside(engine))
@@ -370,7 +368,7 @@ void ti_engine_add_handle(ti_engine *engine)
 
 void ti_engine_drop_handle(ti_engine *engine)
 {
-    if (ti_sub_acq_rel(&engine->handles, 1) != 1 || forked(engine))
+    if (ti_sub_acq_rel(&engine->handles, 1) != 1 || ti_engine_forked(engine))
         return;
     uv_mutex_lock(&engine->lock);
     engine->deaf = true;
@@ -391,6 +389,8 @@ void ti_engine_subscribe(ti_engine *engine, ti_run *run)
 
 ti_run *ti_engine_next_settled(ti_engine *engine)
 {
+    if (ti_engine_forked(engine))
+        return NULL;
     uv_mutex_lock(&engine->lock);
     ti_run *run = ti_settled_take(&engine->settled);
     if (!run)
@@ -403,6 +403,8 @@ ti_run *ti_engine_next_settled(ti_engine *engine)
 
 int ti_engine_pollfd(ti_engine *engine)
 {
+    if (ti_engine_forked(engine))
+        return -1;
     uv_mutex_lock(&engine->lock);
     int fd = ti_descriptor_open(&engine->descriptor, ti_load_sc(&engine->pending) > 0);
     uv_mutex_unlock(&engine->lock);
@@ -416,7 +418,7 @@ uint32_t ti_engine_pending(ti_engine *engine)
 
 void ti_engine_unlist(ti_engine *engine, ti_settled *list, ti_run *runs)
 {
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return;
     uv_mutex_lock(&engine->lock);
     for (ti_run *run = runs; run; run = run->after)
@@ -444,7 +446,7 @@ static bool announce(ti_engine *engine, ti_run *run)
 
 static bool set_settled(ti_engine *engine, ti_run *run)
 {
-    if (run->listed || run->signals)
+    if ((run->listed || run->signals) && !ti_engine_forked(engine))
         return announce(engine, run);
     return ti_exchange_sc(&run->phase, TI_SETTLED) == TI_AWAITED;
 }
@@ -505,7 +507,7 @@ static bool must_stop(ti_run *run)
 bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
 {
     bool runs = false;
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return false;
     uv_mutex_lock(&engine->lock);
     for (ti_run *run = engine->runs; run; run = run->next) {
@@ -522,6 +524,8 @@ bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
 
 void ti_engine_stop(ti_engine *engine, const ti_worker *self)
 {
+    if (ti_engine_forked(engine))
+        return;
     bool runs = ti_engine_enforce(engine, self);
     /* A worker that begins in this moment may have been missed, so there is a second look anyway.
      */
@@ -712,7 +716,7 @@ static bool wait_for_change(ti_engine *engine, uint64_t began, uint64_t limit)
 
 bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds)
 {
-    if (nanoseconds == 0 || ti_run_settled(run) || forked(engine))
+    if (nanoseconds == 0 || ti_run_settled(run) || ti_engine_forked(engine))
         return ti_run_settled(run);
     uint64_t began = uv_hrtime();
     unsigned phase = TI_IN_FLIGHT;
@@ -726,7 +730,7 @@ bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds)
 
 ti_run *ti_engine_wait_for_any(ti_engine *engine, ti_settled *list, uint64_t nanoseconds)
 {
-    if (forked(engine))
+    if (ti_engine_forked(engine))
         return NULL;
     uint64_t began = nanoseconds ? uv_hrtime() : 0;
     uv_mutex_lock(&engine->lock);

@@ -80,7 +80,13 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
 /* Cancels what is in flight, waits until it has settled, joins the threads and closes the backends.
  * Idempotent. Not from within a callback of the engine. */
 void ti_engine_close(ti_engine *engine);
+/* True in a forked process, too. */
 bool ti_engine_closed(ti_engine *engine);
+
+/* The process was forked from the one that opened the engine. Its threads are not here, and what
+ * they had locked or half changed stays so: nothing is done or freed any more, only settled runs
+ * may be read. */
+bool ti_engine_forked(const ti_engine *engine);
 
 ti_engine *ti_engine_retain(ti_engine *engine);
 /* The last one closes it and frees it; where the caller is inside the engine and must not wait for
@@ -98,8 +104,8 @@ ti_code ti_engine_run(ti_engine *engine, ti_run *run);
 /* Starts the run on the engine's threads and returns: as ti_engine_run does. */
 ti_code ti_engine_start(ti_engine *engine, ti_run *run);
 
-/* Blocks until the run, which was started, has settled. False: it took longer than `nanoseconds`;
- * UINT64_MAX: as long as it takes. */
+/* Blocks until the run, which was started, has settled. False: it took longer than `nanoseconds`
+ * (UINT64_MAX: as long as it takes), or this is a forked process. */
 bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds);
 
 /* Takes the first run of a list, which must have been made for it; blocks as ti_engine_wait does

@@ -277,21 +277,50 @@ static void report_cycle(ti_draft *draft, uint32_t start)
     free(text);
 }
 
-/* From each processor without a rank, goes from dependency to dependency until it meets a mark: one
- * of its own walk closes a cycle, an older one has been reported already. */
+/* Takes the end of a path, a cycle, out of the graph, and whatever only waited for that. No ranks
+ * are needed any more, so their array is the stack. */
+static void remove_cycle(ti_draft *draft, const uint32_t *cycle, uint32_t length)
+{
+    uint32_t *stack = draft->ranks, top = 0;
+    for (uint32_t i = 0; i < length; i++) {
+        draft->pending[cycle[i]] = 0;
+        stack[top++] = cycle[i];
+    }
+    while (top > 0) {
+        uint32_t i = stack[--top];
+        for (uint32_t k = draft->heads[i]; k < draft->heads[i + 1]; k++) {
+            uint32_t dependent = draft->dependents[k];
+            if (draft->pending[dependent] > 0 && --draft->pending[dependent] == 0)
+                stack[top++] = dependent;
+        }
+    }
+}
+
+/* From each processor without a rank, goes from dependency to dependency until it meets its own
+ * path: that is a cycle, which is reported and removed, and the way goes on from where it began.
+ * Whatever lies on cycles is removed in the end, so each knot of them is reported. */
 static void find_cycles(ti_draft *draft)
 {
-    memset(draft->marks, 0xff, draft->dag->count * sizeof *draft->marks);
+    uint32_t *path = draft->queue, *places = draft->marks;
+    memset(places, 0xff, draft->dag->count * sizeof *places);
     for (uint32_t i = 0; i < draft->dag->count; i++) {
-        if (draft->pending[i] == 0 || draft->marks[i] != TI_NONE)
-            continue;
-        uint32_t at = i;
-        while (draft->marks[at] == TI_NONE) {
-            draft->marks[at] = i;
-            at = unranked_dependency(draft, at);
+        uint32_t length = 0;
+        places[i] = length;
+        path[length++] = i;
+        while (length > 0) {
+            uint32_t at = path[length - 1];
+            uint32_t next = draft->pending[at] ? unranked_dependency(draft, at) : TI_NONE;
+            if (next == TI_NONE) {
+                places[at] = TI_NONE;
+                length--;
+            } else if (places[next] == TI_NONE) {
+                places[next] = length;
+                path[length++] = next;
+            } else {
+                report_cycle(draft, next);
+                remove_cycle(draft, path + places[next], length - places[next]);
+            }
         }
-        if (draft->marks[at] == i)
-            report_cycle(draft, at);
     }
 }
 

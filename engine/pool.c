@@ -93,11 +93,16 @@ void ti_pool_return(ti_pool *pool)
         ti_pool_wake(pool);
 }
 
+/* All are the host's, but for those that a thread raises itself by a mistake: where they are
+ * blocked, the host's own handlers for them are not called. */
 void ti_pool_mask_signals(sigset_t *before)
 {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
     sigset_t all;
     sigfillset(&all);
     sigdelset(&all, SIGURG); /* see preempt.c */
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&all, own[i]);
     pthread_sigmask(SIG_SETMASK, &all, before);
 }
 

@@ -15,10 +15,17 @@
 
 static struct sigaction before;
 
-/* The innermost worker that this thread sits at; a callback may run another engine. A module's
- * thread-local data is allocated when a thread first looks, which must not be in a signal handler:
- * this model gives it its place when the thread is made. */
-static _Thread_local ti_worker *volatile innermost __attribute__((tls_model("initial-exec")));
+/* With each thread from its start. Otherwise what a library that is loaded late keeps per thread is
+ * allocated when it is first touched: glibc ends the process if there is no memory for it, and a
+ * signal handler must not allocate at all. (Elsewhere such libraries may not load.) */
+#if defined(__GLIBC__)
+#define EARLY __attribute__((tls_model("initial-exec")))
+#else
+#define EARLY
+#endif
+
+/* The innermost worker that this thread sits at; a callback may run another engine. */
+static _Thread_local ti_worker *volatile innermost EARLY;
 
 /* Nobody but this thread sits at the worker, and it is in a callback: so the seat can be left
  * behind right here, and the thread with what it runs is on its own from now on. */

@@ -56,7 +56,7 @@ ti_program *ti_program_retain(ti_program *program)
 
 void ti_program_release(ti_program *program)
 {
-    if (!program || !ti_drop_reference(&program->references))
+    if (!program || !ti_drop_reference(&program->references) || ti_engine_forked(program->engine))
         return;
     ti_engine_forget(program->engine, program->key);
     ti_run *run = ti_exchange_sc(&program->spare, NULL);
@@ -216,6 +216,8 @@ void ti_run_release(ti_run *run)
     if (!run || ti_sub_acq_rel(&run->references, 1) != 1)
         return;
     ti_program *program = run->program;
+    if (ti_engine_forked(program->engine))
+        return;
     clear(run);
     ti_run *before = ti_exchange_sc(&program->spare, run);
     if (before)

@@ -28,7 +28,9 @@
  * again after some light runs in a row. */
 enum { SUSPECT = 1, HEAVY = TI_HEAVY_AT_FIRST, HEAVY_MEMORY = 8 };
 
+#ifndef FIND_ROUNDS
 #define FIND_ROUNDS 100
+#endif
 
 static void set_aside(ti_worker *worker, ti_node *node)
 {

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # tools/deps.sh          install what building and testing need (Debian, Ubuntu)
 # tools/deps.sh --bench  that, and what only benchmarks need: peers and tools
+# tools/deps.sh --trust  the first, and what `make trust`, `make fuzz` and the models need
 # tools/deps.sh --check  only say whether what building needs is there
 set -eu
 
@@ -11,6 +12,8 @@ packages="build-essential pkg-config cmake ninja-build libuv1-dev
     lua-socket clang-format cppcheck"
 
 bench_packages="libtbb-dev valgrind gnuplot-nox"
+
+trust_packages="spin relacy-dev clang-14 libclang-rt-14-dev"
 
 lacking() {
     for tool in "$@"; do
@@ -44,7 +47,10 @@ apt() {
         -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 "$@"
 }
 
-[ "${1-}" = --bench ] && packages="$packages $bench_packages"
+case ${1-} in
+--bench) packages="$packages $bench_packages" ;;
+--trust) packages="$packages $trust_packages" ;;
+esac
 
 if [ "${1-}" = --check ]; then
     stop_if_lacking "$(lacking cc cmake ninja pkg-config)" "Run \`make deps\`."

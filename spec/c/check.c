@@ -64,6 +64,16 @@ void check_run(const char *name, void (*test)(void))
     fflush(stdout);
 }
 
+void check_extend(void)
+{
+    alarm(PATIENCE);
+}
+
+unsigned check_failures(void)
+{
+    return atomic_load(&checks_failed);
+}
+
 int check_report(void)
 {
     unsigned failed = atomic_load(&checks_failed);

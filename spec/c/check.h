@@ -45,6 +45,10 @@ void check_text(const char *file, int line, const char *what, const char *actual
                 const char *expected);
 void check_run(const char *name, void (*test)(void));
 
+/* For what takes long on purpose: another minute from now. And checks that failed so far. */
+void check_extend(void);
+unsigned check_failures(void);
+
 /* What main returns. */
 int check_report(void);
 

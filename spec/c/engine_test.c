@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* What an engine promises its hosts, one promise at a time; stress_test.c attacks them at once. */
+#define _GNU_SOURCE
 #include "engine/engine.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "native.h"
@@ -399,6 +403,69 @@ static void two_backends_share_a_dag(void)
     CHECK_INT(twin.closed, 1);
 }
 
+/* The child of a fork that happened while some thread had each lock: all it may do to what it has
+ * inherited does nothing, and does not wait. */
+static void use_inherited(ti_engine *engine, ti_program *program, ti_run *run, ti_run *settled)
+{
+    ti_error *error = NULL;
+    alarm(10);
+    CHECK(ti_engine_closed(engine) && ti_engine_forked(engine));
+    CHECK(tt_result(settled) == 2);
+    CHECK_INT(ti_engine_run(engine, settled), TI_E_CLOSED);
+    CHECK_INT(ti_engine_start(engine, settled), TI_E_CLOSED);
+    CHECK(!ti_engine_wait(engine, run, UINT64_MAX));
+    CHECK(ti_engine_next_settled(engine) == NULL);
+    CHECK(ti_engine_claim(engine, 0) == NULL);
+    ti_run_cancel(run, "enough", 6);
+    ti_run_release(run);
+    ti_run_release(settled);
+    ti_run_release(settled); /* the engine's, for `notify`: the last */
+    ti_program_release(program);
+    ti_engine_close(engine);
+    ti_engine_release(engine);
+    ti_engine *own = tt_try_open(1, &(ti_backend_choice){&tt_backend, &house}, 1, &error);
+    CHECK(own && !ti_engine_forked(own));
+    ti_engine_release(own);
+    _exit(check_report());
+}
+
+static void a_forked_child_waits_for_nobody(void)
+{
+    tt_gate gate = {0};
+    tt_native native = {.call = pass_gate, .data = &gate}, quick = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 2);
+    ti_program *program = tt_install(engine, tt_fan(3), &native);
+    ti_program *done = tt_install(engine, tt_chain(1), &quick);
+    ti_run *run = tt_run_new(program, 1), *settled = tt_run_new(done, 1);
+    ti_engine_subscribe(engine, settled);
+    tt_start(settled);
+    tt_wait(settled);
+    tt_compute(done, 1); /* another run, which is the program's spare one now */
+    tt_start(run);
+    await_inside(&gate, 2);
+    REQUIRE(ti_control_ensure(&engine->control));
+    uv_mutex_lock(&engine->lock);
+    uv_mutex_lock(&engine->pool.lock);
+    uv_mutex_lock(&engine->control.lock);
+    pid_t child = fork();
+    if (child == 0)
+        use_inherited(engine, program, run, settled);
+    uv_mutex_unlock(&engine->control.lock);
+    uv_mutex_unlock(&engine->pool.lock);
+    uv_mutex_unlock(&engine->lock);
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    atomic_store(&gate.open, true);
+    tt_wait(run);
+    CHECK_INT(ti_run_status(run), TI_COMPLETED);
+    ti_run_release(ti_engine_next_settled(engine));
+    ti_run_release(run);
+    ti_run_release(settled);
+    ti_program_release(program);
+    ti_program_release(done);
+    tt_close(engine, &house);
+}
+
 int main(void)
 {
     RUN(opens_and_closes_every_context_once);
@@ -417,5 +484,6 @@ int main(void)
     PENDING(dropping_everything_closes_the_engine);
     RUN(several_threads_may_close_an_engine);
     RUN(two_backends_share_a_dag);
+    RUN(a_forked_child_waits_for_nobody);
     return check_report();
 }

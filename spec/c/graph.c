@@ -73,8 +73,12 @@ ti_dag *graph_declare(const tt_graph *graph)
     REQUIRE(dag);
     dag->failure_strategy = graph->strategy;
     char id[16];
+    if (graph->permits)
+        ti_dag_limit(dag, "db", 2, graph->permits);
     for (uint32_t i = 0; i < graph->count; i++) {
         ti_dag_add(dag, id, (size_t)sprintf(id, "p%u", i), graph->intent[i], 0);
+        if (graph->permits && graph->uses[i])
+            ti_dag_uses(dag, "db", 2);
         for (uint32_t j = 0; j < graph->count; j++)
             if (graph->depends[i][j])
                 ti_dag_depends_on(dag, id, (size_t)sprintf(id, "p%u", j));

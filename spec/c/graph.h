@@ -35,6 +35,8 @@ typedef struct tt_graph {
     ti_intent intent[GRAPH_MOST];
     tt_act act[GRAPH_MOST];
     ti_failure_strategy strategy;
+    uint32_t permits;          /* of a limit, or 0: there is none */
+    bool uses[GRAPH_MOST];     /* that limit */
     uint32_t rank[GRAPH_MOST]; /* by graph_rank_all */
 } tt_graph;
 

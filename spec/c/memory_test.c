@@ -1,105 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* What is allocated, and what becomes of everything when there is no more memory: each allocation
- * in turn fails, alone and with all that follow it. This program has an allocator of its own in
- * front of the real one; libuv, which aborts where it gets no memory for a loop, goes past it. */
-#define _GNU_SOURCE
-
-#include <dlfcn.h>
-#include <errno.h>
-#include <pthread.h>
+ * in turn fails, alone and with all that follow it. */
+#include "allocator.h"
 
 #include "check.h"
 #include "engine/include/tidemill.h"
 #include "native.h"
-
-/* Called before the sanitizers are ready; and libraries must find it. */
-#define EARLY __attribute__((no_sanitize_thread))
-#define WRAPPER __attribute__((no_sanitize_thread, visibility("default")))
-
-static atomic_long live, made;      /* blocks not freed, and allocations so far */
-static atomic_long fail_at = -1;    /* the allocation that fails, counted by `made`; -1: none */
-static atomic_bool fail_ever_after; /* and all after it */
-
-EARLY static void *real(const char *name)
-{
-    return dlsym(RTLD_NEXT, name);
-}
-
-/* A sanitizer allocates for itself: it does not bear a refusal on another thread, and it spoils the
- * count of what is alive, but has its own way to find leaks. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#else
-#define SANITIZED false
-#endif
-
-static pthread_t starved;
-
-EARLY static bool refuse(void)
-{
-    long number = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed);
-    long at = atomic_load_explicit(&fail_at, memory_order_relaxed);
-    bool ever_after = atomic_load_explicit(&fail_ever_after, memory_order_relaxed);
-    return at >= 0 && (ever_after ? number >= at : number == at) &&
-           (!SANITIZED || pthread_equal(pthread_self(), starved));
-}
-
-EARLY static void *count(void *block)
-{
-    if (block)
-        atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-    else
-        errno = ENOMEM;
-    return block;
-}
-
-WRAPPER void *malloc(size_t size)
-{
-    static void *(*next)(size_t);
-    if (!next)
-        next = (void *(*)(size_t))real("malloc");
-    return refuse() ? count(NULL) : count(next(size));
-}
-
-WRAPPER void *calloc(size_t items, size_t size)
-{
-    static void *(*next)(size_t, size_t);
-    if (!next)
-        next = (void *(*)(size_t, size_t))real("calloc");
-    return refuse() ? count(NULL) : count(next(items, size));
-}
-
-WRAPPER void *aligned_alloc(size_t alignment, size_t size)
-{
-    static void *(*next)(size_t, size_t);
-    if (!next)
-        next = (void *(*)(size_t, size_t))real("aligned_alloc");
-    return refuse() ? count(NULL) : count(next(alignment, size));
-}
-
-WRAPPER void *realloc(void *block, size_t size)
-{
-    static void *(*next)(void *, size_t);
-    if (!next)
-        next = (void *(*)(void *, size_t))real("realloc");
-    void *moved = refuse() ? NULL : next(block, size);
-    return block ? moved : count(moved);
-}
-
-WRAPPER void free(void *block)
-{
-    static void (*next)(void *);
-    static bool asking; /* dlsym frees what dlerror would have said before */
-    if (!next) {
-        if (asking)
-            return;
-        asking = true;
-        next = (void (*)(void *))real("free");
-    }
-    if (block)
-        atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
-    next(block);
-}
 
 /* Runs `work` with its first allocation failing, then its second, and so on until it does all it
  * has to do; `work` returns whether it did. Nothing may leak on the way. */
@@ -504,9 +410,7 @@ static void a_host_does_all_or_is_told(void)
 int main(void)
 {
     check_threads(4, do_nothing, NULL); /* libc keeps what belongs to their stacks */
-    starved = pthread_self();
-    REQUIRE(uv_replace_allocator((uv_malloc_func)real("malloc"), (uv_realloc_func)real("realloc"),
-                                 (uv_calloc_func)real("calloc"), (uv_free_func)real("free")) == 0);
+    REQUIRE(allocator_open() == 0);
     RUN(values_are_made_or_not);
     RUN(a_builder_says_when_it_cannot_grow);
     RUN(errors_are_always_made);

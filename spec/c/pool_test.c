@@ -38,6 +38,29 @@ static double used_seconds(struct rusage *usage)
            (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec) / 1e6;
 }
 
+static atomic_bool segv_blocked, term_blocked;
+
+static tt_answer look_at_signals(const ti_task *task, void *data)
+{
+    sigset_t blocked;
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
+    atomic_store(&segv_blocked, sigismember(&blocked, SIGSEGV));
+    atomic_store(&term_blocked, sigismember(&blocked, SIGTERM));
+    return tt_increment(task, data);
+}
+
+/* A host's handler for crashes works on all threads; SIGTERM is for the host's own. */
+static void threads_leave_signals_to_the_host(void)
+{
+    tt_native native = {.call = look_at_signals};
+    ti_engine *engine = tt_open(&house, 1);
+    ti_program *program = tt_install(engine, tt_chain(1), &native);
+    tt_start_and_wait(program);
+    CHECK(!segv_blocked && term_blocked);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
 static tt_answer stay_a_little(const ti_task *task, void *data)
 {
     uv_sleep(2);
@@ -204,6 +227,7 @@ static void fans_finish(void)
 
 static void run_in_either_mode(void)
 {
+    RUN(threads_leave_signals_to_the_host);
     RUN(parked_threads_use_no_cpu);
     RUN(a_pool_may_close_unused);
     RUN(first_starts_race_and_all_succeed);

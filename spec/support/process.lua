@@ -10,6 +10,11 @@ function process.interpreter()
   return arg[first]
 end
 
+-- A program that was built from spec/host for the running specs.
+function process.built(name)
+  return assert(package.cpath:match "(/[^;]*/build/[^/;]+)/%?%.so") .. "/spec/" .. name
+end
+
 local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
@@ -45,7 +50,8 @@ local function words_of(command)
 end
 
 local function command_line(command)
-  local line = ("%s %s %s"):format(environment(command.env), quote(process.interpreter()), words_of(command))
+  local program = command.program or process.interpreter()
+  local line = ("%s %s %s"):format(environment(command.env), quote(program), words_of(command))
   return command.terminal and "script -qec " .. quote(line) .. " /dev/null" or line
 end
 
@@ -57,6 +63,7 @@ local function temporary_files()
 end
 
 -- process.lua { "script.lua", "argument", ... } -> { status =, stdout =, stderr = }. Further keys:
+--   program = "path" (the interpreter)
 --   stdin = "bytes" (none is empty)      env = { NAME = "value" }
 --   from = "<&-", to = ">/dev/full"      redirections instead of the files that standard input and output are
 --   before = "umask 0;"                  shell commands that come first, in the command's own subshell
