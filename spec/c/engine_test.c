@@ -481,7 +481,7 @@ int main(void)
     RUN(many_programs_can_wait_to_be_forgotten);
     RUN(results_outlive_the_engine);
     RUN(a_run_may_be_the_last_to_go);
-    PENDING(dropping_everything_closes_the_engine);
+    RUN(dropping_everything_closes_the_engine);
     RUN(several_threads_may_close_an_engine);
     RUN(two_backends_share_a_dag);
     RUN(a_forked_child_waits_for_nobody);
