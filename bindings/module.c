@@ -9,6 +9,7 @@
 
 #include "bindings/host.h"
 #include "bindings/state.h"
+#include "engine/live.h"
 #include "engine/native.h"
 #include "engine/suggest.h"
 
@@ -611,6 +612,23 @@ static int meter(lua_State *L)
     return 0;
 }
 
+/* live() -> how many values, runs, programs and engines live in the process; nil: nobody counts */
+static int live(lua_State *L)
+{
+#ifdef NDEBUG
+    (void)L;
+    return 0;
+#else
+    static const char *const names[] = {"values", "runs", "programs", "engines"};
+    lua_createtable(L, 0, 4);
+    for (int i = 0; i <= TI_LIVE_ENGINES; i++) {
+        lua_pushinteger(L, ti_load_relaxed(&ti_live[i]));
+        lua_setfield(L, -2, names[i]);
+    }
+    return 1;
+#endif
+}
+
 static int default_workers(lua_State *L)
 {
     lua_pushinteger(L, (lua_Integer)ti_engine_default_workers());
@@ -701,6 +719,7 @@ int luaopen_tidemill_core(lua_State *L)
         {"nearest", nearest},
         {"why_not", why_not},
         {"meter", meter},
+        {"live", live},
         {"default_workers", default_workers},
         {NULL, NULL},
     };

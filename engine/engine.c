@@ -8,6 +8,7 @@
 #include "engine/executor.h"
 #include "engine/frame.h"
 #include "engine/limits.h"
+#include "engine/live.h"
 #include "engine/preempt.h"
 
 /* Forks that led to this process. A child has none of an engine's threads, so it must keep off. */
@@ -127,6 +128,7 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         free(engine);
         return NULL;
     }
+    ti_live_add(TI_LIVE_ENGINES, 1);
     if (!open_contexts(engine, error)) {
         ti_engine_close(engine);
         engine->backends = 0; /* what they share is still the caller's */
@@ -249,6 +251,7 @@ static void destroy(void *data)
     for (uint32_t i = 0; i < engine->workers; i++)
         free(engine->seats[i].forget); /* notes may come until now */
     free(engine->seats);
+    ti_live_add(TI_LIVE_ENGINES, -1);
     free(engine);
 }
 

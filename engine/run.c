@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 #include "engine/executor.h"
 #include "engine/limits.h"
+#include "engine/live.h"
 
 static const char *const status_names[] = {
     "waiting", "ready", "running", "completed", "failed", "skipped", "cancelled",
@@ -43,6 +44,7 @@ ti_program *ti_program_new(ti_engine *engine, ti_plan *plan, uint64_t key)
         free(program);
         return NULL;
     }
+    ti_live_add(TI_LIVE_PROGRAMS, 1);
     for (uint32_t i = 0; i < plan->count; i++)
         atomic_init(&program->heavy[i], TI_HEAVY_AT_FIRST);
     return program;
@@ -69,6 +71,7 @@ void ti_program_release(ti_program *program)
     ti_limits_free(program->limits);
     ti_plan_release(program->plan);
     ti_engine_release(program->engine);
+    ti_live_add(TI_LIVE_PROGRAMS, -1);
     free(program);
 }
 
@@ -109,6 +112,7 @@ static ti_run *allocate(ti_program *program)
         reset_node(&run->nodes[i], ti_plan_indegree(plan, i));
     }
     ti_engine_enlist(program->engine, run);
+    ti_live_add(TI_LIVE_RUNS, 1);
     return run;
 }
 
@@ -233,6 +237,7 @@ void ti_run_destroy(ti_run *run)
     free(run->attempts);
     free(run->times);
     free(run->nodes);
+    ti_live_add(TI_LIVE_RUNS, -1);
     free(run);
 }
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/live.h"
+
 /* A table that occurs often in itself, as it were, is copied for each time it occurs; so there is
  * an end to what a value may hold. */
 #define MOST_CELLS ((size_t)1 << 24)
@@ -24,6 +26,10 @@ static ti_value immortal_null = IMMORTAL(TI_NULL, false);
 static ti_value immortal_false = IMMORTAL(TI_BOOLEAN, false);
 static ti_value immortal_true = IMMORTAL(TI_BOOLEAN, true);
 
+#ifndef NDEBUG
+atomic_int ti_live[TI_LIVE_ENGINES + 1];
+#endif
+
 static ti_value *allocate(size_t bytes)
 {
     if (bytes > SIZE_MAX - sizeof(ti_value))
@@ -34,6 +40,7 @@ static ti_value *allocate(size_t bytes)
     atomic_init(&value->references, 1);
     value->immortal = false;
     value->bytes = bytes;
+    ti_live_add(TI_LIVE_VALUES, 1);
     return value;
 }
 
@@ -99,8 +106,10 @@ ti_value *ti_value_retain(ti_value *value)
 
 void ti_value_release(ti_value *value)
 {
-    if (value && !value->immortal && ti_drop_reference(&value->references))
-        free(value);
+    if (!value || value->immortal || !ti_drop_reference(&value->references))
+        return;
+    ti_live_add(TI_LIVE_VALUES, -1);
+    free(value);
 }
 
 static bool scalar_equal(const ti_cell *a, const ti_cell *b)

@@ -49,6 +49,12 @@ describe("The engine", function()
 end)
 
 describe("The bindings", function()
+  it("keep no references in the registry, where nobody would count them", function()
+    for _, path in ipairs(lines_of "ls bindings/*.c") do
+      for line in io.lines(path) do assert.is_nil(line:find("luaL_ref", 1, true), path) end
+    end
+  end)
+
   it("include themselves, the engine, Lua and the C library only", function()
     for _, pair in ipairs(includes "bindings") do
       local ok = pair[2]:find "^engine/" or pair[2]:find "^bindings/" or not pair[2]:find "/"

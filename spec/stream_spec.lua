@@ -1033,6 +1033,7 @@ describe("The memory of a stream", function()
       stream = dag:stream(function()
         local n = source()
         if n == round % 30 then bomb(finalizer) end
+        if n == round % 30 + 1 and round % 10 == 0 then collectgarbage() end
         return n and (n % 3 ~= 0 and { print } or n)
       end, { max_in_flight = 8 })
       for _ in stream do end -- luacheck: ignore 542
