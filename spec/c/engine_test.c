@@ -445,8 +445,8 @@ static void a_forked_child_waits_for_nobody(void)
     await_inside(&gate, 2);
     REQUIRE(ti_control_ensure(&engine->control));
     uv_mutex_lock(&engine->lock);
-    uv_mutex_lock(&engine->pool.lock);
     uv_mutex_lock(&engine->control.lock);
+    uv_mutex_lock(&engine->pool.lock);
     pid_t child = fork();
     if (child == 0)
         use_inherited(engine, program, run, settled);
