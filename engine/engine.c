@@ -357,7 +357,7 @@ ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
     if (!enter_flight(engine, run))
         return TI_E_CLOSED;
     ti_run_retain(run);
-    if (run->signals)
+    if (run->signals && run->group == run) /* else its stream counts it */
         ti_add_sc(&engine->pending, 1);
     if (run->timeout)
         ti_control_expect(&engine->control, run->began + run->timeout);
@@ -471,8 +471,6 @@ void ti_engine_refuse(ti_engine *engine, ti_run *run)
         run->nodes[i].status = TI_CANCELLED;
     run->verdict = TI_STOP_CANCELLED;
     run->began = run->ended = 0;
-    if (run->signals)
-        ti_add_sc(&engine->pending, 1);
     set_settled(engine, run);
 }
 

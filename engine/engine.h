@@ -131,7 +131,8 @@ int ti_engine_pollfd(ti_engine *engine);
 void ti_engine_add_handle(ti_engine *engine);
 void ti_engine_drop_handle(ti_engine *engine);
 
-/* Runs that signal and are in flight, or have settled and not been taken. */
+/* Runs that signal and are in flight, or wait in a stream for that, or have settled and not been
+ * taken. */
 uint32_t ti_engine_pending(ti_engine *engine);
 
 /* Takes a worker's seat, waiting until it is free, so that its contexts can be worked on. NULL: the

@@ -68,6 +68,8 @@ static ti_code append(ti_stream *stream, ti_run *run)
         stream->first = run;
     stream->last = run;
     stream->count++;
+    if (run->signals)
+        ti_add_sc(&stream->engine->pending, 1);
     return TI_OK;
 }
 

@@ -26,6 +26,18 @@ describe("A stream with background = false", function()
     end
   end)
 
+  it("counts as pending what has not begun, until it is taken or the stream is closed", function()
+    local engine = util.engine(2)
+    local dag = engine:dag(tm.dag { tm.transform("double", double) })
+    local stream = dag:stream { background = false, max_in_flight = 10 }
+    for i = 1, 5 do stream:push(i) end
+    assert.equal(5, engine:pending())
+    stream:results()()
+    assert.equal(4, engine:pending())
+    stream:close()
+    assert.equal(0, engine:pending())
+  end)
+
   it("has begun all once there is nothing to take", function()
     local gate, begun = util.gate(), util.path()
     local dag = util.engine(2):dag(tm.dag {
