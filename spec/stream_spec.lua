@@ -1028,7 +1028,7 @@ describe("The memory of a stream", function()
       end
     end
     local pause, multiplier = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000)
-    for round = 1, 300 do
+    for round = 1, 60 do
       local source = source_of(30)
       stream = dag:stream(function()
         local n = source()
