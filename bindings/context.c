@@ -239,7 +239,7 @@ static int context_tostring(lua_State *L)
     return 1;
 }
 
-void ti_context_push(lua_State *L, ti_state *state)
+void ti_context_open(lua_State *L)
 {
     static const luaL_Reg metamethods[] = {
         {"__index", context_index},
@@ -247,14 +247,19 @@ void ti_context_push(lua_State *L, ti_state *state)
         {"__tostring", context_tostring},
         {NULL, NULL},
     };
+    luaL_newmetatable(L, CONTEXT_TYPE);
+    tl_set_functions(L, metamethods);
+    lua_pushliteral(L, CONTEXT_TYPE);
+    lua_setfield(L, -2, "__name");
+    lua_pushliteral(L, CONTEXT_TYPE);
+    lua_setfield(L, -2, "__metatable");
+    lua_pop(L, 1);
+}
+
+void ti_context_push(lua_State *L, ti_state *state)
+{
     ti_context *context = tl_new_userdata(L, sizeof *context);
     *context = (ti_context){.state = state};
-    if (luaL_newmetatable(L, CONTEXT_TYPE)) {
-        tl_set_functions(L, metamethods);
-        lua_pushliteral(L, CONTEXT_TYPE);
-        lua_setfield(L, -2, "__name");
-        lua_pushliteral(L, CONTEXT_TYPE);
-        lua_setfield(L, -2, "__metatable");
-    }
+    luaL_getmetatable(L, CONTEXT_TYPE);
     lua_setmetatable(L, -2);
 }

@@ -796,6 +796,7 @@ static int open_protected(lua_State *L)
     lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, config->core);
     lua_setfield(L, -2, "tidemill.core");
+    ti_context_open(L);
     ti_stop_open(L, config->mode, config->memory_limit || config->instruction_limit);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "tidemill.worker");

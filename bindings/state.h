@@ -98,6 +98,8 @@ ti_state *ti_state_of(lua_State *L);
 
 /* In context.c: pushes a fresh ctx; the metadata of all ancestors of the task. May raise. */
 void ti_context_push(lua_State *L, ti_state *state);
+/* When a state is opened: what ti_context_push needs, so that it is whole or there is no state. */
+void ti_context_open(lua_State *L);
 void ti_context_push_metadata(lua_State *L, ti_state *state);
 
 /* In stop.c: what stops callbacks. */
