@@ -111,6 +111,9 @@ build/%/build.ninja:
 unit-%: build-%
 	ctest --test-dir build/$* --output-on-failure --no-tests=error
 
+spec-tsan-%: build-tsan-%
+	tools/apart.sh tsan-$*
+
 spec-%: build-%
 	tools/with $* lua -v
 	timeout --foreground -k 10 900 tools/with $* busted
