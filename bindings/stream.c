@@ -77,9 +77,10 @@ static ti_run *make_run(ti_host_stream *self)
     return self->next;
 }
 
-/* Pushes the value on top of the stack. The fields are at 2. `refusing`: a value that can't travel
- * takes its place all the same. False: nil and an error are on top. */
-static bool push_top(lua_State *L, ti_host_stream *self, bool refusing)
+/* Pushes the value on top of the stack; what is at `input` is handed back for it. The fields are at
+ * 2. `refusing`: a value that can't travel takes its place all the same. False: nil and an error
+ * are on top. */
+static bool push_top(lua_State *L, ti_host_stream *self, int input, bool refusing)
 {
     ti_conversion conversion;
     int value = lua_gettop(L);
@@ -106,7 +107,7 @@ static bool push_top(lua_State *L, ti_host_stream *self, bool refusing)
     self->frees--;
     if (refused)
         refuse(L, self, slot);
-    lua_pushvalue(L, value);
+    lua_pushvalue(L, input);
     lua_rawseti(L, 2, (int)(INPUTS + slot));
     ti_host_tell_collector(L, self->engine, bytes);
     return true;
@@ -132,7 +133,7 @@ static void fill(lua_State *L, ti_host_stream *self)
             raise_later(L, self);
         else if (!self->stream || lua_isnil(L, -1)) /* a source may close its stream */
             self->ended = true;
-        else if (!push_top(L, self, true) && self->stream)
+        else if (!push_top(L, self, lua_gettop(L), true) && self->stream)
             raise_later(L, self);
         lua_settop(L, 2);
     }
@@ -224,12 +225,8 @@ static int stream_push(lua_State *L)
     if (!self->frees)
         return ti_host_fail(L, TI_E_QUEUE_FULL, "%u runs are in flight; take some results first",
                             (unsigned)self->most);
-    if (!push_top(L, self, false))
+    if (!push_top(L, self, lua_isnil(L, 3) ? 4 : 3, false))
         return 2;
-    if (!lua_isnil(L, 3)) {
-        lua_pushvalue(L, 3);
-        lua_rawseti(L, 2, (int)(INPUTS + self->free[self->frees]));
-    }
     lua_pushboolean(L, 1);
     return 1;
 }

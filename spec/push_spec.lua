@@ -38,6 +38,20 @@ describe("A stream with background = false", function()
     assert.equal(0, engine:pending())
   end)
 
+  it("survives a finalizer that closes it while a payload is pushed", function()
+    local dag, payload = doubling(1), ("7"):rep(300 * 1024)
+    local pause, multiplier = collectgarbage("setpause", 0), collectgarbage("setstepmul", 1000)
+    for _ = 1, 100 do
+      local stream = dag:stream { background = false, max_in_flight = 4 }
+      local function finalizer() stream:close() end
+      if newproxy then getmetatable(newproxy(true)).__gc = finalizer else setmetatable({}, { __gc = finalizer }) end
+      for i = 1, 4 do stream:push(payload, i) end
+      stream:close()
+    end
+    collectgarbage("setpause", pause)
+    collectgarbage("setstepmul", multiplier)
+  end)
+
   it("has begun all once there is nothing to take", function()
     local gate, begun = util.gate(), util.path()
     local dag = util.engine(2):dag(tm.dag {
