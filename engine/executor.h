@@ -27,7 +27,8 @@ typedef struct ti_executor {
     /* Exchanges a ticket for the node to run. NULL: it is the node itself. With a seat. */
     ti_node *(*take)(ti_node *ticket);
 
-    /* A processor has finished; makes others ready with ti_worker_ready. With a seat. */
+    /* A processor has finished; makes others ready with ti_worker_ready. With a seat. NULL: sends
+     * an event to each of its dependents; those for which it was the last become ready. */
     void (*finished)(struct ti_worker *worker, ti_run *run, const ti_step *step);
 } ti_executor;
 
@@ -46,9 +47,5 @@ void ti_queue_free(struct ti_queue *queue);
 /* Makes a chain of nodes ready: returns the chain of their tickets, in the same order, and its end.
  */
 ti_node *ti_executor_queue(ti_node *chain, ti_node **last);
-
-/* Delivers one event from a processor to each of its dependents; those for which it was the last
- * become ready. What `reactive` does, and a part of others. */
-void ti_executor_send_events(struct ti_worker *worker, ti_run *run, const ti_step *step);
 
 #endif

@@ -36,12 +36,6 @@ ti_node *ti_executor_queue(ti_node *chain, ti_node **last)
     return tickets;
 }
 
-void ti_executor_send_events(ti_worker *worker, ti_run *run, const ti_step *step)
-{
-    ti_worker_send_events(worker, run, step);
-}
-
 const ti_executor ti_executor_reactive = {
     .name = "reactive",
-    .finished = ti_executor_send_events,
 };

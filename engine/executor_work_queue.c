@@ -104,5 +104,4 @@ const ti_executor ti_executor_work_queue = {
     .prepare = prepare,
     .queue = queue_node,
     .take = take,
-    .finished = ti_executor_send_events,
 };

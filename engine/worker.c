@@ -140,10 +140,10 @@ static inline void finish(ti_worker *worker, ti_node *node, const ti_step *step,
     ti_run *run = node->run;
     node->status = (uint8_t)status;
     give_permits_back(worker, node);
-    if (run->executor == &ti_executor_reactive) /* a short way for the usual case */
-        ti_worker_send_events(worker, run, step);
-    else
+    if (run->executor->finished)
         run->executor->finished(worker, run, step);
+    else
+        ti_worker_send_events(worker, run, step);
     worker->tally++;
 }
 

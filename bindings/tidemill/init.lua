@@ -237,15 +237,16 @@ local function sandbox_for(engine, options)
   return sandbox
 end
 
-local function check_engine(engine, method)
-  if debug.getmetatable(engine) ~= core.metatable "tidemill.engine" then
-    misuse("call engine:%s(...) with a colon: its first argument must be the engine", method)
+-- `what` is "engine" or "dag".
+local function check_self(self, what, method)
+  if debug.getmetatable(self) ~= core.metatable("tidemill." .. what) then
+    misuse("call %s:%s(...) with a colon: its first argument must be the %s", what, method, what)
   end
 end
 
 --- Loads a DAG script into every worker. nil and an error when it does not load, in any of them.
 function Engine:load(path, options)
-  check_engine(self, "load")
+  check_self(self, "engine", "load")
   if type(path) ~= "string" then
     error(("engine:load takes the path of a script, but it got a %s"):format(type(path)), 2)
   end
@@ -275,7 +276,7 @@ end
 
 --- Carries an inline DAG into every worker. nil and an error when something is wrong with it.
 function Engine:dag(declaration)
-  check_engine(self, "dag")
+  check_self(self, "engine", "dag")
   if not declare.is_dag(declaration) then
     error(("engine:dag takes what tm.dag returns, but it got a %s"):format(type(declaration)), 2)
   end
@@ -375,12 +376,6 @@ local function list_source(list)
   end
 end
 
-local function check_dag(dag, method)
-  if debug.getmetatable(dag) ~= core.metatable "tidemill.dag" then
-    misuse("call dag:%s(...) with a colon: its first argument must be the dag", method)
-  end
-end
-
 local function callable(value)
   local meta = debug.getmetatable(value)
   return type(value) == "function" or type(meta) == "table" and meta.__call ~= nil
@@ -393,7 +388,7 @@ end
 -- dag:stream(options) returns a stream that has no source: stream:push(payload), stream:results(seconds?).
 -- Its runs begin when they are pushed, unless `background` is false.
 function Dag:stream(source, options)
-  check_dag(self, "stream")
+  check_self(self, "dag", "stream")
   local pulls = callable(source)
   if not pulls and (options ~= nil or type(source) ~= "table") then
     error(("the source of dag:stream must be a function, but it is a %s"):format(type(source)), 2)
@@ -409,7 +404,7 @@ end
 --- Runs every payload of a list. Returns a list of their results, in its order, with `false` where there is none,
 -- and the errors by index, or nil if there are none.
 function Dag:map(list, options)
-  check_dag(self, "map")
+  check_self(self, "dag", "map")
   if type(list) ~= "table" then
     error(("dag:map takes a list of payloads, but it got a %s"):format(type(list)), 2)
   end
@@ -432,7 +427,7 @@ end
 --- Calls back for every run that has settled since; returns how many. What a callback raises comes out
 -- here, and the rest wait for the next step.
 function Engine:step()
-  check_engine(self, "step")
+  check_self(self, "engine", "step")
   local fields, count = core.fields(self), 0
   for handle, result, err in core.next_settled, self do
     local callback = fields.pending[handle]

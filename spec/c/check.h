@@ -35,9 +35,6 @@
 /* Runs a function, and kills the program by name if it takes longer than a minute. */
 #define RUN(test) check_run(#test, test)
 
-/* A test of a known defect: runs only if TIDEMILL_PENDING is set. */
-#define PENDING(test) (getenv("TIDEMILL_PENDING") ? RUN(test) : (void)puts(#test ": pending"))
-
 void check_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void check_int(const char *file, int line, const char *what, long long actual, long long expected);
