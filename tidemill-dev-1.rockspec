@@ -39,6 +39,7 @@ build = {
     ["tidemill.core"] = {
       sources = {
         "engine/error.c",
+        "engine/arena.c",
         "engine/value.c",
         "engine/suggest.c",
         "engine/dag.c",

@@ -249,26 +249,10 @@ static ti_value *to_table(lua_State *L, int index, ti_conversion *conversion)
     int top = lua_gettop(L);
     ti_value *value = NULL;
     if (ti_builder_begin(conversion->scratch) && convert(&walk, index, 0))
-        value = ti_builder_finish(conversion->scratch);
+        value = ti_builder_finish(conversion->scratch, conversion->arena);
     lua_settop(L, top);
     ti_builder_trim(conversion->scratch, false);
     return value ? value : fail(&walk, conversion);
-}
-
-static ti_value *from_scalar(const ti_cell *cell)
-{
-    switch ((ti_kind)cell->kind) {
-    case TI_NULL:
-        return ti_value_null();
-    case TI_BOOLEAN:
-        return ti_value_boolean(cell->as.boolean);
-    case TI_INTEGER:
-        return ti_value_integer(cell->as.integer);
-    case TI_FLOAT:
-        return ti_value_float(cell->as.number);
-    default:
-        return ti_value_nil();
-    }
 }
 
 static ti_value *to_scalar(lua_State *L, int index, ti_conversion *conversion)
@@ -278,7 +262,7 @@ static ti_value *to_scalar(lua_State *L, int index, ti_conversion *conversion)
     ti_cell cell;
     begin(&walk, L, conversion);
     if (scalar(L, index, &cell))
-        value = from_scalar(&cell);
+        value = ti_value_scalar_in(conversion->arena, &cell);
     else
         refuse_type(&walk, index);
     return value ? value : fail(&walk, conversion);
@@ -288,7 +272,7 @@ static ti_value *to_string(lua_State *L, int index, ti_conversion *conversion)
 {
     size_t size;
     const char *bytes = lua_tolstring(L, index, &size);
-    ti_value *value = ti_value_string(bytes, size);
+    ti_value *value = ti_value_string_in(conversion->arena, bytes, size);
     ti_walk walk;
     if (value)
         return value;

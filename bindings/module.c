@@ -612,14 +612,15 @@ static int meter(lua_State *L)
     return 0;
 }
 
-/* live() -> how many values, runs, programs and engines live in the process; nil: nobody counts */
+/* live() -> how many values, blocks, runs, programs and engines live in the process; nil: nobody
+ * counts */
 static int live(lua_State *L)
 {
 #ifdef NDEBUG
     (void)L;
     return 0;
 #else
-    static const char *const names[] = {"values", "runs", "programs", "engines"};
+    static const char *const names[] = {"values", "blocks", "runs", "programs", "engines"};
     lua_createtable(L, 0, 4);
     for (int i = 0; i <= TI_LIVE_ENGINES; i++) {
         lua_pushinteger(L, ti_load_relaxed(&ti_live[i]));

@@ -334,6 +334,7 @@ static bool read_metadata(lua_State *L, ti_state *state, int index, ti_value **m
     const ti_task *task = state->task;
     ti_conversion conversion;
     ti_convert_begin(&conversion, &state->scratch, "metadata");
+    conversion.arena = ti_worker_arena(state->serving);
     conversion.name = ti_plan_id(task->run->plan, task->index);
     *metadata = ti_convert_to(L, index, &conversion);
     if (*metadata)
@@ -345,16 +346,27 @@ static bool read_metadata(lua_State *L, ti_state *state, int index, ti_value **m
 static void complete(ti_state *state, ti_value *payload, ti_value *metadata)
 {
     const ti_task *task = state->task;
+    bool owns_metadata = metadata && !ti_value_is_packed(metadata);
     if (task->step->flags & TI_STEP_TIMEOUT && ti_worker_must_stop(state->serving)) {
         drop_unanswered(state);
-        ti_value_release(metadata);
+        if (owns_metadata)
+            ti_value_release(metadata);
         stop(state);
         return;
     }
+    unsigned owned =
+        (state->unanswered ? TI_OWNS_PAYLOAD : 0u) | (owns_metadata ? TI_OWNS_METADATA : 0u);
     state->task = NULL;
     state->unanswered = NULL;
-    if (!ti_worker_complete(state->serving, payload, metadata) && payload)
+    if (!ti_worker_complete(state->serving, payload, metadata, owned) && owned & TI_OWNS_PAYLOAD)
         drop_kept(state, payload);
+}
+
+/* A payload that was made for the task; NULL: there was no memory. */
+static ti_value *made(ti_state *state, ti_value *payload)
+{
+    state->unanswered = payload && !ti_value_is_packed(payload) ? payload : NULL;
+    return payload;
 }
 
 static void answer_analyze(lua_State *L, ti_state *state, int first, int results)
@@ -372,7 +384,8 @@ static ti_value *read_payload(lua_State *L, ti_state *state, int index)
 {
     ti_conversion conversion;
     ti_convert_begin(&conversion, &state->scratch, "payload");
-    ti_value *payload = ti_convert_to(L, index, &conversion);
+    conversion.arena = ti_worker_arena(state->serving);
+    ti_value *payload = made(state, ti_convert_to(L, index, &conversion));
     if (!payload)
         untransferable(state, &conversion);
     return payload;
@@ -389,7 +402,7 @@ static ti_value *read_string(lua_State *L, ti_state *state, int index)
     uint32_t place = place_of(state, payload);
     if (state->payloads[place].bytes == bytes && is_kept(state, place, task->run, payload))
         return payload;
-    payload = state->unanswered = ti_value_string(bytes, size);
+    payload = made(state, ti_value_string_in(ti_worker_arena(state->serving), bytes, size));
     if (payload)
         keep(L, state, index, task->run, payload, bytes);
     else
@@ -415,7 +428,7 @@ static void answer_transform(lua_State *L, ti_state *state, int first, int resul
     if (lua_type(L, first) == LUA_TSTRING)
         payload = read_string(L, state, first);
     else
-        payload = state->unanswered = read_payload(L, state, first);
+        payload = read_payload(L, state, first);
     if (!payload)
         return;
     if (results == 2 && !read_metadata(L, state, first + 1, &metadata)) {

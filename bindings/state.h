@@ -40,7 +40,7 @@ typedef struct ti_state {
     lua_State
         *volatile running; /* the coroutine that runs; read by a signal handler of its thread */
     uint64_t selected;     /* key of the program whose callbacks are on the stack; 0: none */
-    ti_value *unanswered;  /* a payload that is ours until the task is answered */
+    ti_value *unanswered;  /* a payload on the heap that is ours until the task is answered */
     ti_builder scratch;
     uint32_t *ancestors;    /* work space of the ancestor walk */
     uint32_t ancestor_room; /* in processors */

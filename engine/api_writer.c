@@ -296,7 +296,7 @@ tide_value *tide_writer_finish(tide_writer *writer, tide_error **error)
         refuse(writer, "nothing was written");
     if (writer && !writer->problem && !writer->no_memory && ti_builder_begin(&builder) &&
         build(writer, &builder, &next, 0))
-        value = ti_builder_finish(&builder);
+        value = ti_builder_finish(&builder, NULL);
     ti_builder_trim(&builder, true);
     if (!value && writer && writer->problem)
         ti_api_fail_format(error, TI_E_INVALID_PAYLOAD, "%s", writer->problem);

@@ -61,10 +61,14 @@ typedef struct ti_task {
 /* The next task of the backend that is serving, or NULL: return from `serve`. */
 const ti_task *ti_worker_next(ti_worker *worker);
 
-/* Answers the current task. `payload` counts for transforms only: a new reference, or the task's
- * own payload as it is, without one. `metadata`: a new reference, or NULL. False: it came too late,
- * and both have been released. */
-bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata);
+/* Where a value that answers the current task can be made, if it is made for nothing else. */
+ti_arena *ti_worker_arena(ti_worker *worker);
+
+/* Answers the current task. `payload` counts for transforms only: the task's own payload as it is,
+ * without a reference, or another value; `metadata` may be NULL. `owned`: TI_OWNS_*, for those that
+ * come as a new reference; the others are of ti_worker_arena. False: it came too late, and what was
+ * owned has been released. */
+bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata, unsigned owned);
 
 /* Answers the current task: it contributes nothing, and its dependents go on. */
 void ti_worker_skip(ti_worker *worker);

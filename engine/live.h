@@ -6,7 +6,8 @@
 #include "engine/atomics.h"
 
 typedef enum ti_living {
-    TI_LIVE_VALUES,
+    TI_LIVE_VALUES, /* on the heap */
+    TI_LIVE_BLOCKS, /* of packed ones */
     TI_LIVE_RUNS,
     TI_LIVE_PROGRAMS,
     TI_LIVE_ENGINES

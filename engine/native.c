@@ -323,9 +323,11 @@ static void settle(ti_worker *worker, const ti_task *task, tide_answer *answer)
     else if (wrong)
         fail(worker, ti_error_format(TI_E_INVALID_RESPONSE, "%s", wrong));
     else {
-        if (payload == task->payload)
+        bool same = payload == task->payload;
+        if (same)
             ti_value_release(payload); /* the engine takes that one without a reference */
-        ti_worker_complete(worker, payload, metadata);
+        ti_worker_complete(worker, payload, metadata,
+                           same ? TI_OWNS_METADATA : TI_OWNS_PAYLOAD | TI_OWNS_METADATA);
     }
 }
 

@@ -104,6 +104,7 @@ static ti_run *allocate(ti_program *program)
         return NULL;
     }
     run->bounded = program->limits != NULL;
+    ti_blocks_open(&run->blocks, plan->count);
     for (uint32_t i = 0; i < plan->count; i++) {
         run->nodes[i].run = run;
         if (run->attempts)
@@ -187,10 +188,10 @@ static void clear_node(ti_node *node)
 {
     if (node->flags & TI_OWNS_PAYLOAD)
         ti_value_release(node->payload);
+    if (node->flags & TI_OWNS_METADATA)
+        ti_value_release(node->metadata);
     if (node->status == TI_FAILED)
         ti_error_free(node->error);
-    else
-        ti_value_release(node->metadata);
 }
 
 static void clear(ti_run *run)
@@ -204,6 +205,7 @@ static void clear(ti_run *run)
         }
         reset_node(&run->nodes[i], ti_plan_indegree(plan, i));
     }
+    ti_blocks_clear(&run->blocks);
     ti_value_release(run->input);
     ti_value_release(run->metadata);
     if (ti_load_relaxed(&run->reason))
@@ -237,6 +239,7 @@ void ti_run_destroy(ti_run *run)
     free(run->attempts);
     free(run->times);
     free(run->nodes);
+    ti_blocks_free(&run->blocks);
     ti_live_add(TI_LIVE_RUNS, -1);
     free(run);
 }

@@ -12,6 +12,7 @@
 #ifndef TI_RUN_H
 #define TI_RUN_H
 
+#include "engine/arena.h"
 #include "engine/error.h"
 #include "engine/plan.h"
 
@@ -33,8 +34,10 @@ typedef enum ti_status {
 const char *ti_status_name(ti_status status);
 
 enum {
-    TI_OWNS_PAYLOAD = 1, /* else `payload` is borrowed from the run's input or another node */
-    TI_HAS_PERMIT = 2,
+    TI_OWNS_PAYLOAD = 1, /* it holds a reference; else it is packed, or borrowed from the run's
+                            input or another node */
+    TI_OWNS_METADATA = 2,
+    TI_HAS_PERMIT = 4,
 };
 
 /* Owned by the worker that has it in hand: the one that took its last event until it finishes; then
@@ -127,6 +130,8 @@ typedef struct ti_run {
     /* for who started it */
     uint64_t tag;
     struct ti_run *before, *after; /* in its stream */
+
+    ti_blocks blocks; /* see arena.h */
 
     struct ti_run *next_idle;       /* [lock:engine] */
     struct ti_run *next_late;       /* [loop] */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/arena.h"
 #include "engine/live.h"
 
 /* A table that occurs often in itself, as it were, is copied for each time it occurs; so there is
@@ -15,7 +16,7 @@
 
 #define IMMORTAL(cell_kind, truth)                                                                 \
     {                                                                                              \
-        .references = 1, .immortal = true, .bytes = sizeof(ti_cell), .root = {                     \
+        .references = 1, .home = TI_IMMORTAL, .bytes = sizeof(ti_cell), .root = {                  \
             .kind = (cell_kind),                                                                   \
             .as.boolean = (truth)                                                                  \
         }                                                                                          \
@@ -30,17 +31,31 @@ static ti_value immortal_true = IMMORTAL(TI_BOOLEAN, true);
 atomic_int ti_live[TI_LIVE_ENGINES + 1];
 #endif
 
-static ti_value *allocate(size_t bytes)
+_Static_assert(offsetof(ti_block, data) >= TI_PACKED * TI_ARENA_GRAIN, "homes are distinct");
+
+static ti_block *block_of(ti_value *value)
+{
+    return (ti_block *)(void *)((char *)value - (size_t)value->home * TI_ARENA_GRAIN);
+}
+
+/* In the arena, or else on the heap. */
+static ti_value *allocate(ti_arena *arena, size_t bytes)
 {
     if (bytes > SIZE_MAX - sizeof(ti_value))
         return NULL;
-    ti_value *value = malloc(offsetof(ti_value, root) + bytes);
-    if (!value)
-        return NULL;
+    size_t size = offsetof(ti_value, root) + bytes;
+    ti_block *block;
+    ti_value *value = arena ? ti_arena_take(arena, size, &block) : NULL;
+    if (value) {
+        value->home = (uint32_t)((size_t)((char *)value - (char *)block) / TI_ARENA_GRAIN);
+    } else {
+        if (!(value = malloc(size)))
+            return NULL;
+        value->home = TI_HEAP;
+        ti_live_add(TI_LIVE_VALUES, 1);
+    }
     atomic_init(&value->references, 1);
-    value->immortal = false;
     value->bytes = bytes;
-    ti_live_add(TI_LIVE_VALUES, 1);
     return value;
 }
 
@@ -67,27 +82,49 @@ ti_value *ti_value_boolean(bool boolean)
     return boolean ? &immortal_true : &immortal_false;
 }
 
-ti_value *ti_value_integer(int64_t integer)
+static ti_value *number(ti_arena *arena, const ti_cell *cell)
 {
-    ti_value *value = allocate(sizeof(ti_cell));
+    ti_value *value = allocate(arena, sizeof *cell);
     if (value)
-        value->root = (ti_cell){.kind = TI_INTEGER, .as.integer = integer};
+        value->root = *cell;
     return value;
 }
 
-ti_value *ti_value_float(double number)
+ti_value *ti_value_integer(int64_t integer)
 {
-    ti_value *value = allocate(sizeof(ti_cell));
-    if (value)
-        value->root = (ti_cell){.kind = TI_FLOAT, .as.number = number};
-    return value;
+    return number(NULL, &(ti_cell){.kind = TI_INTEGER, .as.integer = integer});
+}
+
+ti_value *ti_value_float(double real)
+{
+    return number(NULL, &(ti_cell){.kind = TI_FLOAT, .as.number = real});
+}
+
+ti_value *ti_value_scalar_in(ti_arena *arena, const ti_cell *scalar)
+{
+    switch ((ti_kind)scalar->kind) {
+    case TI_NULL:
+        return ti_value_null();
+    case TI_BOOLEAN:
+        return ti_value_boolean(scalar->as.boolean);
+    case TI_INTEGER:
+    case TI_FLOAT:
+        return number(arena, scalar);
+    default:
+        return ti_value_nil();
+    }
 }
 
 ti_value *ti_value_string(const char *bytes, size_t size)
 {
+    return ti_value_string_in(NULL, bytes, size);
+}
+
+ti_value *ti_value_string_in(ti_arena *arena, const char *bytes, size_t size)
+{
     if (size > SIZE_MAX / 2)
         return NULL;
-    ti_value *value = allocate(sizeof(ti_cell) + size + 1);
+    ti_value *value = allocate(arena, sizeof(ti_cell) + size + 1);
     if (!value)
         return NULL;
     value->root = sized(TI_STRING, size, sizeof(ti_cell));
@@ -99,17 +136,21 @@ ti_value *ti_value_string(const char *bytes, size_t size)
 
 ti_value *ti_value_retain(ti_value *value)
 {
-    if (value && !value->immortal)
-        ti_add_relaxed(&value->references, 1);
+    if (value && value->home != TI_IMMORTAL)
+        ti_add_relaxed(value->home ? &block_of(value)->references : &value->references, 1);
     return value;
 }
 
 void ti_value_release(ti_value *value)
 {
-    if (!value || value->immortal || !ti_drop_reference(&value->references))
+    if (!value || value->home == TI_IMMORTAL)
         return;
-    ti_live_add(TI_LIVE_VALUES, -1);
-    free(value);
+    if (ti_value_is_packed(value)) {
+        ti_block_release(block_of(value));
+    } else if (ti_drop_reference(&value->references)) {
+        ti_live_add(TI_LIVE_VALUES, -1);
+        free(value);
+    }
 }
 
 static bool scalar_equal(const ti_cell *a, const ti_cell *b)
@@ -222,9 +263,9 @@ bool ti_builder_table(ti_builder *builder, size_t at, ti_kind kind, size_t count
     return true;
 }
 
-ti_value *ti_builder_finish(ti_builder *builder)
+ti_value *ti_builder_finish(ti_builder *builder, ti_arena *arena)
 {
-    ti_value *value = allocate(builder->used);
+    ti_value *value = allocate(arena, builder->used);
     if (value)
         memcpy(&value->root, builder->data, builder->used);
     return value;

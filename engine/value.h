@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Values: what flows between processors. Immutable, reference-counted from any thread, one
- * allocation each, however deeply nested.
+/* Values: what flows between processors. Immutable, reference-counted from any thread, one piece of
+ * memory each, however deeply nested.
  *
  * A value is a block of cells. A cell is 16 bytes: a kind, a size, and either a scalar or the
  * distance in bytes to what it holds (the bytes of a string, the cells of an array or a map). The
@@ -45,12 +45,21 @@ typedef struct ti_cell {
     } as;
 } ti_cell;
 
+/* Where a value lies. */
+typedef enum ti_home {
+    TI_HEAP,
+    TI_IMMORTAL, /* one of the few static ones */
+    TI_PACKED,   /* from here on: in a ti_block, so many grains from its beginning */
+} ti_home;
+
 typedef struct ti_value {
-    atomic_uint references; /* [atomic] */
-    bool immortal;          /* [const] the few static ones */
+    atomic_uint references; /* [atomic] of one on the heap */
+    uint32_t home;          /* [const] ti_home */
     size_t bytes;           /* [const] of `root` and all that follows it */
     ti_cell root;           /* [const] */
 } ti_value;
+
+struct ti_arena;
 
 static inline const char *ti_cell_string(const ti_cell *cell)
 {
@@ -70,6 +79,16 @@ ti_value *ti_value_integer(int64_t integer);
 ti_value *ti_value_float(double number);
 /* Copies `size` bytes, any bytes; the copy has a NUL after them. */
 ti_value *ti_value_string(const char *bytes, size_t size);
+
+/* The same where an arena has room for it; then it is packed, and nobody has a reference: it lives
+ * as long as the arena's run. On the heap if the arena is NULL or the value large. */
+ti_value *ti_value_string_in(struct ti_arena *arena, const char *bytes, size_t size);
+ti_value *ti_value_scalar_in(struct ti_arena *arena, const ti_cell *scalar);
+
+static inline bool ti_value_is_packed(const ti_value *value)
+{
+    return value->home >= TI_PACKED;
+}
 
 /* From any thread. NULL is fine. */
 ti_value *ti_value_retain(ti_value *value);
@@ -101,8 +120,8 @@ static inline ti_cell *ti_builder_cell(ti_builder *builder, size_t at)
 bool ti_builder_string(ti_builder *builder, size_t at, const char *bytes, size_t size);
 bool ti_builder_table(ti_builder *builder, size_t at, ti_kind kind, size_t count, size_t *items);
 
-/* The value built, as a new reference; NULL: no memory. */
-ti_value *ti_builder_finish(ti_builder *builder);
+/* The value built, as a new reference, or in an arena (or NULL); NULL: no memory. */
+ti_value *ti_builder_finish(ti_builder *builder, struct ti_arena *arena);
 
 /* Gives the buffer back if it has grown past what is worth keeping, or `all` of it. */
 void ti_builder_trim(ti_builder *builder, bool all);

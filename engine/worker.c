@@ -100,6 +100,7 @@ static void fold(ti_worker *worker)
     uint32_t tally = worker->tally;
     worker->tally_run = NULL;
     worker->tally = 0;
+    ti_arena_return(&worker->arena);
     if (worker->tally_bytes) {
         ti_add_relaxed(&run->bytes, worker->tally_bytes);
         worker->tally_bytes = 0;
@@ -234,6 +235,7 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
     if (worker->tally_run != run) {
         fold(worker);
         worker->tally_run = run;
+        worker->arena.blocks = &run->blocks;
         ti_store_relaxed(&worker->running, run);
     }
     node->payload = NULL; /* it was `next` while the node was queued */
@@ -366,6 +368,7 @@ static void try_again(ti_worker *worker, ti_error *error)
         ti_now() + ti_backoff(&task->run->plan->retries[task->index], task->index, made);
     task->node->status = TI_READY;
     give_permits_back(worker, task->node);
+    ti_arena_return(&worker->arena); /* the run may settle elsewhere */
     ti_control_delay(&worker->engine->control, attempts);
 }
 
@@ -410,20 +413,26 @@ static void time_out(ti_worker *worker)
 }
 
 /* Whatever a callback returned that was told to stop is dropped. */
-static void drop(const ti_task *task, ti_value *payload, ti_value *metadata)
+static void drop(ti_value *payload, ti_value *metadata, unsigned owned)
 {
-    if (task->step->intent == TI_TRANSFORM && payload != task->payload)
+    if (owned & TI_OWNS_PAYLOAD)
         ti_value_release(payload);
-    ti_value_release(metadata);
+    if (owned & TI_OWNS_METADATA)
+        ti_value_release(metadata);
 }
 
-bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata)
+ti_arena *ti_worker_arena(ti_worker *worker)
+{
+    return &worker->arena;
+}
+
+bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata, unsigned owned)
 {
     const ti_task *task = &worker->task;
     ti_node *node = task->node;
     bool late = end_call(worker);
     if (late || stopped(task->run)) {
-        drop(task, payload, metadata);
+        drop(payload, metadata, owned);
         if (stopped(task->run))
             finish(worker, node, task->step, TI_CANCELLED);
         else
@@ -431,14 +440,13 @@ bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
         return false;
     }
     if (task->step->intent == TI_TRANSFORM) {
-        if (payload != task->payload) {
-            node->flags |= TI_OWNS_PAYLOAD;
+        if (payload != task->payload)
             worker->tally_bytes += payload->bytes;
-        }
         node->payload = payload;
         node->source = task->index + 1;
     }
     node->metadata = metadata;
+    node->flags |= (uint8_t)owned;
     if (metadata)
         worker->tally_bytes += metadata->bytes;
     finish(worker, node, task->step, TI_COMPLETED);

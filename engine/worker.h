@@ -24,6 +24,7 @@ struct ti_worker {
     ti_run *tally_run;  /* processors of this run ... */
     uint32_t tally;     /* ... that finished here and are not yet taken from its `remaining` */
     size_t tally_bytes; /* what they made, likewise */
+    ti_arena arena;     /* of tally_run */
     const void *guest;  /* the only ti_run.group that the thread here works for, or NULL: any */
     uint32_t random;
     atomic_uint

@@ -365,7 +365,7 @@ static void serve_twin(void *context, ti_worker *worker)
     while ((task = ti_worker_next(worker))) {
         twin->served++;
         uint64_t payload = tt_number_of(task->payload);
-        ti_worker_complete(worker, tt_number(2 * payload), NULL);
+        ti_worker_complete(worker, tt_number(2 * payload), NULL, TI_OWNS_PAYLOAD);
     }
 }
 

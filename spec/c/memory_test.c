@@ -51,7 +51,7 @@ static bool build_value(void)
     bool whole = ti_builder_begin(&builder) && ti_builder_table(&builder, 0, TI_ARRAY, 50, &items);
     for (size_t i = 0; whole && i < 50; i++)
         whole = ti_builder_string(&builder, items + i * sizeof(ti_cell), "some text to keep", 17);
-    ti_value *value = whole ? ti_builder_finish(&builder) : NULL;
+    ti_value *value = whole ? ti_builder_finish(&builder, NULL) : NULL;
     bool done = value && ti_cell_items(&value->root)[49].size == 17;
     ti_value_release(value);
     ti_builder_trim(&builder, true);

@@ -66,7 +66,10 @@ static void serve(void *data, ti_worker *worker)
         else if (answer.skip)
             ti_worker_skip(worker);
         else
-            ti_worker_complete(worker, answer.payload, answer.metadata);
+            ti_worker_complete(worker, answer.payload, answer.metadata,
+                               answer.payload == task->payload
+                                   ? TI_OWNS_METADATA
+                                   : TI_OWNS_PAYLOAD | TI_OWNS_METADATA);
     }
 }
 

@@ -127,7 +127,7 @@ static ti_value *record(ti_builder *builder, bool backwards)
     set_string(builder, set_integer(builder, items, 1), "two");
     if (!backwards)
         set_string(builder, set_string(builder, at + sizeof(ti_cell), "name"), "n");
-    return ti_builder_finish(builder);
+    return ti_builder_finish(builder, NULL);
 }
 
 static void a_nested_value_reads_as_it_was_built(void)
@@ -153,10 +153,10 @@ static void maps_have_no_order(void)
     ti_value *value = record(&builder, false);
     REQUIRE(ti_builder_begin(&builder));
     set_string(&builder, set_string(&builder, set_table(&builder, 0, TI_MAP, 1), "list"), "n");
-    CHECK(!same(ti_value_retain(value), ti_builder_finish(&builder)));
+    CHECK(!same(ti_value_retain(value), ti_builder_finish(&builder, NULL)));
     REQUIRE(ti_builder_begin(&builder));
     set_table(&builder, 0, TI_ARRAY, 2);
-    CHECK(!same(value, ti_builder_finish(&builder)));
+    CHECK(!same(value, ti_builder_finish(&builder, NULL)));
     ti_builder_trim(&builder, true);
 }
 
@@ -167,7 +167,7 @@ static void empty_tables_are_equal_by_kind(void)
     for (int i = 0; i < 3; i++) {
         REQUIRE(ti_builder_begin(&builder));
         set_table(&builder, 0, i < 2 ? TI_ARRAY : TI_MAP, 0);
-        empty[i] = ti_builder_finish(&builder);
+        empty[i] = ti_builder_finish(&builder, NULL);
     }
     CHECK(equal(empty[0], empty[1]));
     CHECK(!equal(empty[1], empty[2]));
@@ -189,7 +189,7 @@ static ti_value *nested(ti_builder *builder, int depth, int64_t leaf)
         at = set_string(builder, at, text);
     }
     set_integer(builder, at, leaf);
-    return ti_builder_finish(builder);
+    return ti_builder_finish(builder, NULL);
 }
 
 static void check_aligned(const ti_cell *cell)
@@ -222,7 +222,7 @@ static void what_is_not_set_is_nil(void)
     ti_value_release(full);
     ti_builder_trim(&builder, true);
     REQUIRE(ti_builder_begin(&builder));
-    ti_value *value = ti_builder_finish(&builder);
+    ti_value *value = ti_builder_finish(&builder, NULL);
     CHECK_INT(value->root.kind, TI_NIL);
     ti_value_release(value);
     ti_builder_trim(&builder, true);

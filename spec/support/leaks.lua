@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- A busted helper: once the specs have run and their Lua state is being closed, no value, run, program or engine may be
--- left. (Lua 5.1 and LuaJIT end the process without closing the state.)
+-- A busted helper: once the specs have run and their Lua state is being closed, no value, block of values, run, program
+-- or engine may be left. (Lua 5.1 and LuaJIT end the process without closing the state.)
 local core = require "tidemill.core"
 
 local function complain(live)
-  io.stderr:write(("\nleaked: %d values, %d runs, %d programs, %d engines\n"):format(live.values, live.runs,
-    live.programs, live.engines))
+  io.stderr:write(("\nleaked: %d values, %d blocks, %d runs, %d programs, %d engines\n"):format(live.values,
+    live.blocks, live.runs, live.programs, live.engines))
   os.exit(3)
 end
 
