@@ -144,13 +144,13 @@ static void keep(lua_State *L, ti_state *state, int index, const ti_run *run, co
 static void push_payload(lua_State *L, ti_state *state, const ti_task *task)
 {
     const ti_value *payload = task->payload;
-    if (payload->root.kind != TI_STRING) {
-        ti_convert_push(L, &payload->root);
-        return;
-    }
-    uint32_t place = place_of(state, payload);
+    uint32_t place = state->place = place_of(state, payload);
     if (is_kept(state, place, task->run, payload)) {
         lua_pushvalue(L, PAYLOADS + (int)place);
+        return;
+    }
+    if (payload->root.kind != TI_STRING) {
+        ti_convert_push(L, &payload->root);
         return;
     }
     lua_pushlstring(L, ti_cell_string(&payload->root), payload->root.size);
@@ -399,8 +399,8 @@ static ti_value *read_string(lua_State *L, ti_state *state, int index)
     ti_value *payload = task->payload;
     size_t size;
     const char *bytes = lua_tolstring(L, index, &size);
-    uint32_t place = place_of(state, payload);
-    if (state->payloads[place].bytes == bytes && is_kept(state, place, task->run, payload))
+    if (state->payloads[state->place].bytes == bytes &&
+        is_kept(state, state->place, task->run, payload))
         return payload;
     payload = made(state, ti_value_string_in(ti_worker_arena(state->serving), bytes, size));
     if (payload)
@@ -410,28 +410,34 @@ static ti_value *read_string(lua_State *L, ti_state *state, int index)
     return payload;
 }
 
+/* What a transform returned after the payload may be its metadata; else the task has failed. */
+static bool may_be_metadata(lua_State *L, ti_state *state, int second, int results)
+{
+    if (results > 2) {
+        too_many(state, results, "a payload and one table of metadata at most");
+        return false;
+    }
+    if (!lua_isnil(L, second) && !lua_istable(L, second)) {
+        not_metadata(L, state, second);
+        return false;
+    }
+    return true;
+}
+
 static void answer_transform(lua_State *L, ti_state *state, int first, int results)
 {
     ti_value *payload, *metadata = NULL;
-    if (results == 0 || lua_isnil(L, first)) {
+    int type = results ? lua_type(L, first) : LUA_TNIL;
+    if (type == LUA_TNIL) {
         refuse(L, state, first, results);
         return;
     }
-    if (results > 2) {
-        too_many(state, results, "a payload and one table of metadata at most");
+    if (results > 1 && !may_be_metadata(L, state, first + 1, results))
         return;
-    }
-    if (results == 2 && !lua_isnil(L, first + 1) && !lua_istable(L, first + 1)) {
-        not_metadata(L, state, first + 1);
-        return;
-    }
-    if (lua_type(L, first) == LUA_TSTRING)
-        payload = read_string(L, state, first);
-    else
-        payload = read_payload(L, state, first);
+    payload = type == LUA_TSTRING ? read_string(L, state, first) : read_payload(L, state, first);
     if (!payload)
         return;
-    if (results == 2 && !read_metadata(L, state, first + 1, &metadata)) {
+    if (results > 1 && !read_metadata(L, state, first + 1, &metadata)) {
         drop_unanswered(state);
         return;
     }
@@ -477,16 +483,24 @@ static bool condition_holds(lua_State *L, ti_state *state, const ti_task *task)
     return holds;
 }
 
+/* For the tasks of a run, until the next one comes. */
+static void prepare(lua_State *L, ti_state *state, const ti_run *run)
+{
+    if (run->program->key != state->selected)
+        select_program(L, state, run->program->key);
+    if (1u << state->payload_bits < run->plan->count &&
+        1u << state->payload_bits < TI_STATE_PAYLOADS)
+        make_room(L, state, run->plan);
+    state->prepared = run->serial;
+}
+
 static void call(lua_State *L, ti_state *state, const ti_task *task)
 {
     state->task = task;
     state->call++;
     state->running = L;
-    if (task->run->program->key != state->selected)
-        select_program(L, state, task->run->program->key);
-    if (1u << state->payload_bits < task->run->plan->count &&
-        1u << state->payload_bits < TI_STATE_PAYLOADS)
-        make_room(L, state, task->run->plan);
+    if (task->run->serial != state->prepared)
+        prepare(L, state, task->run);
     if (task->step->flags & TI_STEP_CONDITION && !condition_holds(L, state, task)) {
         state->task = NULL;
         ti_worker_skip(state->serving);
@@ -517,6 +531,7 @@ static int serve_protected(lua_State *L)
     lua_pushvalue(L, lua_upvalueindex(UPVALUE_CONTEXT));
     state->payload_bits = 0;
     state->payloads[0].value = NULL;
+    state->prepared = 0;
     lua_settop(L, top_of(state));
     while ((task = ti_worker_next(state->serving)))
         call(L, state, task);

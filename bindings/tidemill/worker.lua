@@ -1,9 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What runs in a worker's Lua state besides callbacks: loading and keeping programs. Called from C, and
 -- errors that are raised here become errors of the load.
-local carry = require "tidemill.carry"
 local core = require "tidemill.core"
-local declare = require "tidemill.declare"
 require "tidemill.error" -- so that the errors that callbacks see print well
 
 local M = {}
@@ -66,6 +64,7 @@ end
 -- path, its sandbox, and whether all of its callbacks have a timeout.
 function M.load(key, source)
   local path = source.path
+  local declare = require "tidemill.declare" -- not earlier: the collector has to walk over all that is there
   begin(source.sandbox)
   local dag = compile(path, source.sandbox)(path)
   if not declare.is_dag(dag) then
@@ -79,6 +78,7 @@ end
 
 --- Takes the callbacks of an inline DAG, `source.bundle`.
 function M.unpack(key, source)
+  local carry = require "tidemill.carry"
   begin(source.sandbox)
   local environment = source.sandbox ~= "trusted" and environment_for(source.sandbox) or nil
   drafts[key] = { processors = carry.unpack(source.bundle, environment), source = source }
