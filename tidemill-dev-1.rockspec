@@ -69,6 +69,7 @@ build = {
         "engine/api_result.c",
         "engine/api_stream.c",
         "bindings/convert.c",
+        "bindings/heap.c",
         "bindings/memory.c",
         "bindings/pattern.c",
         "bindings/stop.c",

@@ -53,6 +53,12 @@ static inline void tl_get_fields(lua_State *L, int index)
 #define tl_push_integer(L, integer) lua_pushnumber(L, (lua_Number)(integer))
 #endif
 
+#if LUA_VERSION_NUM >= 505
+#define tl_newstate(allocate, context) lua_newstate(allocate, context, luaL_makeseed(NULL))
+#else
+#define tl_newstate(allocate, context) lua_newstate(allocate, context)
+#endif
+
 /* Calls a C function with a pointer, where even pushing the function might raise. */
 #if LUA_VERSION_NUM < 502
 #define tl_protected(L, function, pointer) lua_cpcall(L, function, pointer)

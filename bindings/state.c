@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bindings/heap.h"
 #include "engine/worker.h"
 
 /* Registry: the programs that the module tidemill.worker keeps, by key; each is a list of callbacks
@@ -858,10 +859,61 @@ static int open_base_protected(lua_State *L)
     return 0;
 }
 
+#if LUA_VERSION_NUM >= 504
+/* As in a Lua that the auxiliary library made. */
+static void warn(void *context, const char *message, int continues)
+{
+    ti_state *state = context;
+    bool control = !state->warning && !continues && message[0] == '@';
+    if (control && strcmp(message, "@on") == 0)
+        state->warns = true;
+    if (control && strcmp(message, "@off") == 0)
+        state->warns = false;
+    if (!control && state->warns) {
+        lua_writestringerror("%s", state->warning ? "" : "Lua warning: ");
+        lua_writestringerror("%s", message);
+        lua_writestringerror("%s", continues ? "" : "\n");
+    }
+    state->warning = continues;
+}
+#endif
+
+/* Under the address sanitizer, and for who looks at memory with valgrind, what a state uses comes
+ * from malloc. LuaJIT has an allocator of its own. */
+static bool has_heap(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(LUAJIT_VERSION)
+    return false;
+#else
+    return !getenv("TIDEMILL_MALLOC");
+#endif
+}
+
+/* NULL: no memory. */
+static lua_State *new_lua(ti_state *state)
+{
+    if (!has_heap())
+        return luaL_newstate();
+    ti_heap *heap = ti_heap_new();
+    lua_State *L = heap ? tl_newstate(ti_heap_allocate, heap) : NULL;
+    if (!L)
+        ti_heap_free(heap);
+#if LUA_VERSION_NUM >= 504
+    else
+        lua_setwarnf(L, warn, state);
+#endif
+    (void)state;
+    return L;
+}
+
 static void close_lua(lua_State *L, ti_memory *memory)
 {
+    void *heap;
     ti_memory_disarm(L, memory);
+    lua_Alloc allocate = lua_getallocf(L, &heap);
     lua_close(L);
+    if (allocate == ti_heap_allocate)
+        ti_heap_free(heap);
 }
 
 static void close_state(void *context)
@@ -911,14 +963,14 @@ static bool open_base(lua_State *L, ti_state *state)
 /* Gives the state a fresh Lua state, without programs. False: *error says why, and it has none. */
 static bool open_lua(ti_state *state, ti_error **error)
 {
-    lua_State *L = luaL_newstate();
+    lua_State *L = new_lua(state);
     state->memory = NULL;
     state->L = state->running = NULL;
     state->selected = 0;
     state->touched = true; /* so that the first call makes a ctx */
     if (!L || !open_base(L, state)) {
         if (L)
-            lua_close(L);
+            close_lua(L, NULL);
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
         return false;
     }
@@ -930,7 +982,7 @@ static bool open_lua(ti_state *state, ti_error **error)
         return true;
     if (status)
         *error = describe(state, status, TI_E_INTERNAL);
-    lua_close(L);
+    close_lua(L, NULL);
     state->L = state->running = NULL;
     return false;
 }

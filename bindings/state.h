@@ -38,11 +38,12 @@ typedef struct ti_state {
     uint64_t call;           /* its number */
     bool touched;            /* it has looked at its ctx, which is spent now */
     lua_State
-        *volatile running;  /* the coroutine that runs; read by a signal handler of its thread */
-    uint64_t selected;      /* key of the program whose callbacks are on the stack; 0: none */
+        *volatile running; /* the coroutine that runs; read by a signal handler of its thread */
+    uint64_t selected;     /* key of the program whose callbacks are on the stack; 0: none */
     uint64_t prepared;     /* serial of the run that the stack is prepared for; 0: none */
     uint32_t place; /* where the string of the task's payload is, or would be, in `payloads` */
     ti_value *unanswered; /* a payload on the heap that is ours until the task is answered */
+    bool warns, warning;  /* `warn` is on; a message of it is going on */
     ti_builder scratch;
     uint32_t *ancestors;    /* work space of the ancestor walk */
     uint32_t ancestor_room; /* in processors */

@@ -20,10 +20,11 @@
 
 /* The address sanitizer sees what is read after it was given back, or beyond its end. */
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
+void __asan_poison_memory_region(void const volatile *bytes, size_t size);
+void __asan_unpoison_memory_region(void const volatile *bytes, size_t size);
 #define GAP TI_ARENA_GRAIN
-#define hide(bytes, size) ASAN_POISON_MEMORY_REGION((bytes), (size))
-#define show(bytes, size) ASAN_UNPOISON_MEMORY_REGION((bytes), (size))
+#define hide(bytes, size) __asan_poison_memory_region((bytes), (size))
+#define show(bytes, size) __asan_unpoison_memory_region((bytes), (size))
 #else
 #define GAP 0
 #define hide(bytes, size) ((void)0)

@@ -10,6 +10,7 @@ local STRIDE = tonumber(os.getenv "TIDEMILL_STRIDE") or 101
 local function starve(scene, stride)
   local ended = process.lua {
     "spec/fixtures/starved.lua", scene, tostring(stride), program = process.built "starve",
+    env = { TIDEMILL_MALLOC = "1" }, -- so that each allocation of Lua is one of malloc's
   }
   assert.equal("", ended.stderr)
   assert.equal(0, ended.status)
