@@ -478,9 +478,9 @@ static int push_problems(lua_State *L, const ti_problems *problems)
 static void push_ranks(lua_State *L, const ti_plan *plan)
 {
     lua_createtable(L, (int)plan->count, 0);
-    for (uint32_t i = 0; i < plan->count; i++) {
-        lua_pushinteger(L, (lua_Integer)plan->steps[plan->order[i]].rank);
-        lua_rawseti(L, -2, (int)(i + 1));
+    for (uint32_t s = 0; s < plan->count; s++) {
+        lua_pushinteger(L, (lua_Integer)plan->steps[s].rank);
+        lua_rawseti(L, -2, (int)plan->steps[s].slot + 1);
     }
 }
 
