@@ -169,8 +169,9 @@ static ti_native *read_processor(tide_builder *builder, uint32_t index, const ti
     }
     if (!processor.call)
         problem(builder, index, "has no call function");
-    ti_native *native = ti_native_new(&processor);
-    if (native)
+    ti_native *before = index ? builder->parts[index - 1].native : NULL;
+    ti_native *native = ti_native_same(before, &processor);
+    if (native || (native = ti_native_new(&processor)))
         return native;
     builder->dag->failed = true;
     if (processor.drop)

@@ -34,10 +34,10 @@ static uint32_t hash(const char *bytes, size_t size)
     return (h ^ h >> 15) * 2654435769u;
 }
 
-/* Some stay empty, so that a search ends. */
+/* A third stays empty, so that a search ends soon. */
 static uint32_t buckets_for(uint32_t count)
 {
-    return count + count / 4 + 1;
+    return count + count / 2 + 1;
 }
 
 /* The bucket where the search for an id begins: by the high bits of its hash. */
