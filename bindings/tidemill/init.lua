@@ -169,8 +169,8 @@ local function compile(engine, key, label, description, problems)
   fields.strategy = description.strategy
   fields.engine = engine
   setmetatable(fields, {
-    __index = function(_, key) -- few ask, and there may be very many
-      if key ~= "processors" then return nil end
+    __index = function(_, field) -- few ask, and there may be very many
+      if field ~= "processors" then return nil end
       fields.processors = core.processors(dag)
       return fields.processors
     end,
