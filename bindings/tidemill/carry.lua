@@ -3,7 +3,8 @@
 --
 -- `pack` runs in the host's state and makes a bundle of plain data; `unpack` runs in each worker. In a
 -- bundle, functions, tables and upvalues ("cells") are listed once and referred to by number, so what
--- was shared or cyclic stays so. A scalar stands for itself; anything else is { tag, ... }:
+-- was shared or cyclic stays so; and so are the callbacks and options of the processors ("values"). A
+-- scalar stands for itself; anything else is { tag, ... }:
 --   { "function", n }  { "table", n }  { "module", name }  { "field", module, name }  { "null" }
 --
 -- What is in the standard library or in a loaded module travels by name: the worker requires it.
@@ -228,8 +229,7 @@ local function confine(functions, environment)
   end
 end
 
---- What a bundle was packed from; in an environment that has its own `require`, or nil: in that of
--- the state.
+--- What a bundle was packed from; in an environment that has its own `require`, or nil: in that of the state.
 function M.unpack(bundle, environment)
   local functions = join.load(bundle.functions, #bundle.cells)
   local require_module = environment and environment.require or require
