@@ -127,6 +127,13 @@ describe("A DAG", function()
     assert.equal(dag.processors, dag.processors)
   end)
 
+  it("shows its processors when its engine is closed, too", function()
+    local engine = util.engine()
+    local dag = assert(engine:dag(tm.dag { transform "a" }))
+    engine:close()
+    assert.equal("a", dag.processors[1].id)
+  end)
+
   it("shows dependencies in the order in which they are written", function()
     local declaration = tm.dag { transform("d", { "c", "a", "b" }), transform "a", transform "b", transform("c", "a") }
     local dag = util.dag(declaration)
