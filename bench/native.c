@@ -129,11 +129,11 @@ static int open_shape(lua_State *L, const tide_options *options)
     graph->engine = tide_engine_open(options, &error);
     if (!graph->engine)
         return fail(L, error);
-    tide_builder *builder = declare(L, 1);
     double before = allocated();
+    tide_builder *builder = declare(L, 1);
     graph->dag = tide_engine_add(graph->engine, builder, &error);
-    double plan = allocated() - before;
     tide_builder_free(builder);
+    double plan = allocated() - before;
     if (!graph->dag)
         return fail(L, error);
     before = allocated();

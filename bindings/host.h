@@ -66,8 +66,8 @@ ti_host_engine *ti_host_borrow_engine(lua_State *L, ti_engine *engine);
 
 /* In native.c */
 int ti_host_native_problem(lua_State *L); /* (engine, name) -> what is wrong with it, or nothing */
-/* open_natives(dag, description) -> true | nil, what is wrong: opens the states of the processors
- * of a description that are native */
+/* open_natives(dag, description.processors) -> true | nil, what is wrong: opens the states of the
+ * processors that are native */
 int ti_host_open_natives(lua_State *L);
 
 /* In bundle.c: pushes a result, which gets its run later; it takes the reference. NULL: it has none

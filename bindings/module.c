@@ -335,16 +335,19 @@ static const char *get_string(lua_State *L, const char *field, size_t *size)
     return lua_tolstring(L, -1, size);
 }
 
-/* Hands each string of the list `field` of the table on top to `take`. */
-static void read_list(lua_State *L, ti_dag *dag, const char *field,
-                      void (*take)(ti_dag *dag, const char *name, size_t size))
+/* Hands the string on top, or each string of the list, to `take`; pops it. */
+static void read_names(lua_State *L, ti_dag *dag,
+                       void (*take)(ti_dag *dag, const char *name, size_t size))
 {
-    lua_getfield(L, -1, field);
+    size_t size;
     int count = lua_istable(L, -1) ? (int)lua_rawlen(L, -1) : 0;
-    for (int i = 1; i <= count; i++) {
-        size_t size;
-        lua_rawgeti(L, -1, i);
+    if (lua_type(L, -1) == LUA_TSTRING) {
         const char *name = lua_tolstring(L, -1, &size);
+        take(dag, name, size);
+    }
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(L, -1, i);
+        const char *name = luaL_checklstring(L, -1, &size);
         take(dag, name, size);
         lua_pop(L, 1);
     }
@@ -359,16 +362,24 @@ static double get_number(lua_State *L, const char *field)
     return number;
 }
 
-/* Seconds, as nanoseconds. */
-static uint64_t get_time(lua_State *L, const char *field)
+/* Pops seconds; as nanoseconds. Nil is 0. */
+static uint64_t to_time(lua_State *L)
 {
-    return (uint64_t)(get_number(L, field) * 1e9);
+    double seconds = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return (uint64_t)(seconds * 1e9);
 }
 
+static uint64_t get_time(lua_State *L, const char *field)
+{
+    lua_getfield(L, -1, field);
+    return to_time(L);
+}
+
+/* The table on top, which it pops; nil is none. */
 static ti_retry read_retry(lua_State *L)
 {
     ti_retry retry = {0};
-    lua_getfield(L, -1, "retry");
     if (lua_istable(L, -1)) {
         retry.max = (uint32_t)get_number(L, "max");
         retry.backoff = get_time(L, "backoff");
@@ -397,33 +408,79 @@ static void read_limits(lua_State *L, ti_dag *dag)
     lua_pop(L, 1);
 }
 
-/* The processor on top of the stack. */
-static void read_processor(lua_State *L, ti_dag *dag, uint8_t native_backend)
+/* The lists that describe processors, as they stand on the stack, from `first` on. */
+enum {
+    LIST_ID,
+    LIST_ANALYZE,
+    LIST_NATIVE,
+    LIST_DEPENDS_ON,
+    LIST_PAYLOAD_FROM,
+    LIST_USES,
+    LIST_TIMEOUT,
+    LIST_RETRY,
+    LIST_CONDITIONAL,
+    LISTS,
+};
+
+static const char *const list_names[LISTS] = {
+    [LIST_ID] = "id",
+    [LIST_ANALYZE] = "analyze",
+    [LIST_NATIVE] = "native",
+    [LIST_DEPENDS_ON] = "depends_on",
+    [LIST_PAYLOAD_FROM] = "payload_from",
+    [LIST_USES] = "uses",
+    [LIST_TIMEOUT] = "timeout",
+    [LIST_RETRY] = "retry",
+    [LIST_CONDITIONAL] = "conditional",
+};
+
+/* Whether there is anything for processor `i`, from 1. */
+static bool is_set(lua_State *L, int list, int i)
 {
-    static const char *const intents[] = {"transform", "analyze", NULL};
+    lua_rawgeti(L, list, i);
+    bool set = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return set;
+}
+
+static void read_processor(lua_State *L, ti_dag *dag, int first, int i, uint8_t native_backend)
+{
     size_t size;
-    const char *intent = get_string(L, "intent", &size);
-    lua_pop(L, 1);
-    lua_getfield(L, -1, "native");
-    uint8_t backend = lua_isnil(L, -1) ? 0 : native_backend;
-    lua_pop(L, 1);
-    const char *id = get_string(L, "id", &size);
-    uint32_t added = ti_dag_add(dag, id, size, (ti_intent)named(intent, intents), backend);
+    lua_rawgeti(L, first + LIST_ID, i);
+    const char *id = luaL_checklstring(L, -1, &size);
+    uint32_t added =
+        ti_dag_add(dag, id, size, is_set(L, first + LIST_ANALYZE, i) ? TI_ANALYZE : TI_TRANSFORM,
+                   is_set(L, first + LIST_NATIVE, i) ? native_backend : 0);
     lua_pop(L, 1);
     if (added == TI_NONE)
         return;
-    read_list(L, dag, "depends_on", ti_dag_depends_on);
-    read_list(L, dag, "uses", ti_dag_uses);
+    lua_rawgeti(L, first + LIST_DEPENDS_ON, i);
+    read_names(L, dag, ti_dag_depends_on);
+    lua_rawgeti(L, first + LIST_PAYLOAD_FROM, i);
+    read_names(L, dag, ti_dag_payload_from);
+    lua_rawgeti(L, first + LIST_USES, i);
+    read_names(L, dag, ti_dag_uses);
     ti_declared *declared = &dag->processors[added];
-    declared->timeout = get_time(L, "timeout");
+    lua_rawgeti(L, first + LIST_TIMEOUT, i);
+    declared->timeout = to_time(L);
+    lua_rawgeti(L, first + LIST_RETRY, i);
     declared->retry = read_retry(L);
-    lua_getfield(L, -1, "conditional");
-    declared->conditional = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    const char *from = get_string(L, "payload_from", &size);
-    if (from)
-        ti_dag_payload_from(dag, from, size);
-    lua_pop(L, 1);
+    declared->conditional = is_set(L, first + LIST_CONDITIONAL, i);
+}
+
+/* The lists of the table on top. */
+static void read_processors(lua_State *L, ti_dag *dag, uint8_t native_backend)
+{
+    int first = lua_gettop(L) + 1;
+    luaL_checkstack(L, LISTS + 8, "lists");
+    for (int list = 0; list < LISTS; list++) {
+        lua_getfield(L, first - 1, list_names[list]);
+        luaL_checktype(L, -1, LUA_TTABLE);
+    }
+    int count = (int)lua_rawlen(L, first + LIST_ID);
+    for (int i = 1; i <= count; i++)
+        read_processor(L, dag, first, i, native_backend);
+    lua_settop(L, first - 1);
 }
 
 /* Reads a description as tidemill.declare makes them: every field is there and of its type. */
@@ -448,12 +505,7 @@ static ti_dag *read_dag(lua_State *L, int description, ti_compilation *self)
     lua_getfield(L, -1, "profile");
     dag->profile = lua_toboolean(L, -1);
     lua_getfield(L, -2, "processors");
-    int count = (int)lua_rawlen(L, -1);
-    for (int i = 1; i <= count; i++) {
-        lua_rawgeti(L, -1, i);
-        read_processor(L, dag, self->native_backend);
-        lua_pop(L, 1);
-    }
+    read_processors(L, dag, self->native_backend);
     return dag;
 }
 
@@ -475,17 +527,7 @@ static int push_problems(lua_State *L, const ti_problems *problems)
     return 2;
 }
 
-static void push_ranks(lua_State *L, const ti_plan *plan)
-{
-    lua_createtable(L, (int)plan->count, 0);
-    for (uint32_t i = 0; i < plan->count; i++) {
-        lua_pushinteger(L, (lua_Integer)plan->steps[plan->order[i]].rank);
-        lua_rawseti(L, -2, (int)(i + 1));
-    }
-}
-
-/* compile(engine, key, description) -> dag, ranks | nil, problems. Ranks are in declaration order.
- */
+/* compile(engine, key, description) -> dag | nil, problems */
 static int compile(lua_State *L)
 {
     ti_host_engine *engine = check_engine(L);
@@ -509,14 +551,67 @@ static int compile(lua_State *L)
     if (!read_dag(L, 3, self))
         return luaL_error(L, "not enough memory");
     ti_plan *plan = ti_plan_compile(self->dag, &self->problems);
+    ti_dag_free(self->dag); /* the collector may take its time */
+    self->dag = NULL;
     if (!plan && self->problems.count)
         return push_problems(L, &self->problems);
     dag->program = plan ? ti_program_new(engine->engine, plan, key) : NULL;
     if (!dag->program)
         return luaL_error(L, "not enough memory");
     lua_pushvalue(L, result);
-    push_ranks(L, plan);
-    return 2;
+    return 1;
+}
+
+static void push_id(lua_State *L, const ti_plan *plan, uint32_t step)
+{
+    ti_text id = ti_plan_id(plan, step);
+    lua_pushlstring(L, id.bytes, id.size);
+}
+
+static void push_processor(lua_State *L, const ti_plan *plan, uint32_t s)
+{
+    uint32_t first = plan->steps[s].first_dependency, count = ti_plan_indegree(plan, s);
+    lua_createtable(L, 0, 4);
+    push_id(L, plan, s);
+    lua_setfield(L, -2, "id");
+    lua_pushstring(L, plan->steps[s].intent == TI_ANALYZE ? "analyze" : "transform");
+    lua_setfield(L, -2, "intent");
+    lua_createtable(L, (int)count, 0);
+    for (uint32_t i = 0; i < count; i++) {
+        push_id(L, plan, plan->dependencies[first + i]);
+        lua_rawseti(L, -2, (int)i + 1);
+    }
+    lua_setfield(L, -2, "depends_on");
+    lua_pushinteger(L, (lua_Integer)plan->steps[s].rank);
+    lua_setfield(L, -2, "rank");
+}
+
+/* processors(dag) -> { { id, intent, depends_on, rank }, ... } in the order of declaration, or
+ * nothing when it is closed */
+static int processors(lua_State *L)
+{
+    const ti_host_dag *dag = luaL_checkudata(L, 1, TI_DAG_TYPE);
+    if (!dag->program)
+        return 0;
+    const ti_plan *plan = dag->program->plan;
+    lua_createtable(L, (int)plan->count, 0);
+    for (uint32_t s = 0; s < plan->count; s++) {
+        push_processor(L, plan, s);
+        lua_rawseti(L, -2, (int)plan->steps[s].slot + 1);
+    }
+    return 1;
+}
+
+/* where(level) -> "file:line" of the function at that level, 1 being the one that calls this; nil:
+ * it has no lines */
+static int where(lua_State *L)
+{
+    lua_Debug at;
+    if (!lua_getstack(L, (int)luaL_checkinteger(L, 1), &at) || !lua_getinfo(L, "Sl", &at) ||
+        at.currentline <= 0)
+        return 0;
+    lua_pushfstring(L, "%s:%d", at.short_src, at.currentline);
+    return 1;
 }
 
 /* why_not(value, name) -> what keeps it from travelling, or nothing */
@@ -708,6 +803,8 @@ int luaopen_tidemill_core(lua_State *L)
         {"invoke", engine_invoke},
         {"install", engine_install},
         {"compile", compile},
+        {"processors", processors},
+        {"where", where},
         {"native_problem", ti_host_native_problem},
         {"open_natives", ti_host_open_natives},
         {"new_key", new_key},

@@ -68,27 +68,29 @@ static ti_uses *new_uses(lua_State *L, int most)
     return self;
 }
 
-/* The processor on top, which is the one at `slot`; its id stays in the description. False: what is
- * wrong is pushed. */
-static bool read_use(lua_State *L, ti_natives *natives, ti_uses *self, uint32_t slot)
+/* The lists of a description that matter here, as they stand on the stack. */
+enum { NAMES = 3, IDS, OPTIONS };
+
+/* The processor `i`, from 1; its id stays in the description. False: what is wrong is pushed. */
+static bool read_use(lua_State *L, ti_natives *natives, ti_uses *self, int i)
 {
     size_t size;
-    lua_getfield(L, -1, "native");
+    lua_rawgeti(L, NAMES, i);
     const char *name = lua_tolstring(L, -1, &size);
     if (!name) {
         lua_pop(L, 1);
         return true;
     }
     ti_native_use *use = &self->list[self->count];
-    *use = (ti_native_use){.slot = slot, .native = ti_natives_find(natives, name, size)};
+    *use = (ti_native_use){.slot = (uint32_t)i - 1, .native = ti_natives_find(natives, name, size)};
     if (!use->native) {
         lua_pushfstring(L, "there is no native processor '%s'", name);
         return false;
     }
     self->count++;
-    lua_getfield(L, -2, "id");
+    lua_rawgeti(L, IDS, i);
     use->id = lua_tostring(L, -1);
-    lua_getfield(L, -3, "options");
+    lua_rawgeti(L, OPTIONS, i);
     ti_conversion conversion = {.scratch = &self->scratch, .root = "options"};
     if (!lua_isnil(L, -1) && !(use->options = ti_convert_to(L, -1, &conversion))) {
         lua_pushstring(L, conversion.message);
@@ -100,22 +102,24 @@ static bool read_use(lua_State *L, ti_natives *natives, ti_uses *self, uint32_t 
 
 int ti_host_open_natives(lua_State *L)
 {
+    static const char *const lists[] = {"native", "id", "options"};
     const ti_host_dag *dag = luaL_checkudata(L, 1, TI_DAG_TYPE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    lua_getfield(L, 2, "processors");
-    int count = (int)lua_rawlen(L, 3);
+    for (int i = 0; i < 3; i++) {
+        lua_getfield(L, 2, lists[i]);
+        luaL_checktype(L, -1, LUA_TTABLE);
+    }
+    int count = (int)lua_rawlen(L, IDS);
     ti_uses *self = new_uses(L, count);
     ti_engine *engine = dag->program->engine;
     for (int i = 1; i <= count; i++) {
-        lua_rawgeti(L, 3, i);
-        if (!read_use(L, ti_natives_of(engine), self, (uint32_t)(i - 1))) {
+        if (!read_use(L, ti_natives_of(engine), self, i)) {
             clear(self); /* the collector may take its time, and a `drop` wait for it */
             lua_pushnil(L);
             lua_insert(L, -2);
             return 2;
         }
-        lua_pop(L, 1);
     }
     if (!ti_native_install(engine, dag->program->key, dag->program->plan->count, self->list,
                            self->count, &self->error)) {

@@ -34,7 +34,7 @@ static int object_index(lua_State *L)
     if (!lua_istable(L, -1))
         return 0;
     lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
+    lua_gettable(L, -2);
     return 1;
 }
 

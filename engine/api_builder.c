@@ -169,8 +169,9 @@ static ti_native *read_processor(tide_builder *builder, uint32_t index, const ti
     }
     if (!processor.call)
         problem(builder, index, "has no call function");
-    ti_native *native = ti_native_new(&processor);
-    if (native)
+    ti_native *before = index ? builder->parts[index - 1].native : NULL;
+    ti_native *native = ti_native_same(before, &processor);
+    if (native || (native = ti_native_new(&processor)))
         return native;
     builder->dag->failed = true;
     if (processor.drop)
@@ -362,13 +363,15 @@ static bool install(ti_engine *engine, uint64_t key, const ti_plan *plan,
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
         return false;
     }
-    for (uint32_t i = 0; i < plan->count; i++)
-        uses[i] = (ti_native_use){
-            .slot = i,
-            .native = builder->parts[i].native,
-            .options = builder->parts[i].options,
-            .id = ti_plan_id(plan, plan->order[i]).bytes,
+    for (uint32_t s = 0; s < plan->count; s++) {
+        uint32_t slot = plan->steps[s].slot;
+        uses[slot] = (ti_native_use){
+            .slot = slot,
+            .native = builder->parts[slot].native,
+            .options = builder->parts[slot].options,
+            .id = ti_plan_id(plan, s).bytes,
         };
+    }
     bool done = ti_native_install(engine, key, plan->count, uses, plan->count, error);
     free(uses);
     return done;

@@ -31,16 +31,15 @@ struct ti_natives {
 
 /* One use of a processor, in one worker. */
 typedef struct ti_use {
-    ti_native *native; /* NULL: the processor of this slot is not native */
-    ti_value *options;
+    ti_native *native; /* NULL: the processor of this slot is not native, or not open */
     void *state;
-    bool opened; /* by the processor's `open` */
 } ti_use;
 
 /* The uses of one program, by declaration index. */
 typedef struct ti_installed {
     uint64_t key;
     uint32_t count;
+    ti_value **options; /* NULL: no use has any */
     ti_use uses[];
 } ti_installed;
 
@@ -50,8 +49,8 @@ typedef struct ti_native_context {
     ti_installed **list; /* by key, ascending */
     uint32_t count, capacity;
     ti_installed *last; /* the one used last, or NULL */
-    uint32_t *marks;    /* work space of ti_native_is_ancestor: room for the largest program */
-    uint32_t mark_room;
+    uint64_t *marks;    /* work space of ti_native_is_ancestor: bits for the largest program */
+    uint32_t mark_room; /* in words */
 } ti_native_context;
 
 ti_native *ti_native_new(const tide_processor *processor)
@@ -62,6 +61,13 @@ ti_native *ti_native_new(const tide_processor *processor)
     native->processor = *processor;
     atomic_init(&native->references, 1);
     return native;
+}
+
+ti_native *ti_native_same(ti_native *native, const tide_processor *processor)
+{
+    bool same =
+        native && !processor->drop && memcmp(&native->processor, processor, sizeof *processor) == 0;
+    return same ? ti_native_retain(native) : NULL;
 }
 
 ti_native *ti_native_retain(ti_native *native)
@@ -220,10 +226,9 @@ static void close_use(ti_use *use)
 {
     if (!use->native)
         return;
-    if (use->opened && use->native->processor.close)
+    if (use->native->processor.open && use->native->processor.close)
         use->native->processor.close(use->state);
     ti_native_release(use->native);
-    ti_value_release(use->options);
 }
 
 /* NULL is fine. */
@@ -236,6 +241,9 @@ static void close_installed(const ti_natives *natives, ti_installed *installed)
     for (uint32_t i = installed->count; i-- > 0;)
         close_use(&installed->uses[i]);
     ti_frame_leave(&frame);
+    for (uint32_t i = 0; installed->options && i < installed->count; i++)
+        ti_value_release(installed->options[i]);
+    free(installed->options);
     free(installed);
 }
 
@@ -273,7 +281,9 @@ static uint32_t place_of(const ti_native_context *context, uint64_t key)
     return low;
 }
 
-static ti_use *find_use(ti_native_context *context, const ti_task *task)
+/* The task's use and, in *options, its options. NULL: it is not in this worker. */
+static const ti_use *find_use(ti_native_context *context, const ti_task *task,
+                              const ti_value **options)
 {
     uint64_t key = task->run->program->key;
     uint32_t slot = task->step->slot;
@@ -284,6 +294,7 @@ static ti_use *find_use(ti_native_context *context, const ti_task *task)
     }
     if (!context->last || slot >= context->last->count || !context->last->uses[slot].native)
         return NULL;
+    *options = context->last->options ? context->last->options[slot] : NULL;
     return &context->last->uses[slot];
 }
 
@@ -336,13 +347,14 @@ static void serve(void *data, ti_worker *worker)
     ti_native_context *context = data;
     const ti_task *task;
     while ((task = ti_worker_next(worker))) {
-        const ti_use *use = find_use(context, task);
+        const ti_value *options = NULL;
+        const ti_use *use = find_use(context, task, &options);
         tide_answer answer = {0};
         if (!use) {
             fail(worker, ti_error_format(TI_E_INTERNAL, "it is not in this worker"));
             continue;
         }
-        const tide_task call = {task, worker, use->options, context};
+        const tide_task call = {task, worker, options, context};
         use->native->processor.call(use->state, &call, &answer);
         settle(worker, task, &answer);
     }
@@ -395,12 +407,21 @@ static bool open_use(const ti_natives *natives, ti_use *use, const ti_native_use
         return false;
     }
     tide_error_free(why);
-    *use = (ti_use){
-        .native = ti_native_retain(from->native),
-        .options = ti_value_retain(from->options),
-        .state = state,
-        .opened = processor->open != NULL,
-    };
+    *use = (ti_use){.native = ti_native_retain(from->native), .state = state};
+    return true;
+}
+
+/* False: no memory. */
+static bool keep_options(ti_installed *installed, const ti_native_use *uses, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (!uses[i].options)
+            continue;
+        if (!installed->options &&
+            !(installed->options = calloc(installed->count, sizeof *installed->options)))
+            return false;
+        installed->options[uses[i].slot] = ti_value_retain(uses[i].options);
+    }
     return true;
 }
 
@@ -418,6 +439,11 @@ static ti_installed *open_uses(const ti_natives *natives, uint64_t key, const ti
     }
     installed->key = key;
     installed->count = slots;
+    if (!keep_options(installed, uses, count)) {
+        close_installed(natives, installed);
+        *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
+        return NULL;
+    }
     for (uint32_t i = 0; i < count; i++)
         if (!open_use(natives, &installed->uses[uses[i].slot], &uses[i], error)) {
             close_installed(natives, installed);
@@ -429,13 +455,14 @@ static ti_installed *open_uses(const ti_natives *natives, uint64_t key, const ti
 /* With the seat. */
 static bool make_marks(ti_native_context *context, uint32_t steps)
 {
-    if (context->mark_room >= steps)
+    uint32_t words = steps / 64 + 1;
+    if (context->mark_room >= words)
         return true;
-    uint32_t *marks = realloc(context->marks, steps * sizeof *marks);
+    uint64_t *marks = realloc(context->marks, words * sizeof *marks);
     if (!marks)
         return false;
     context->marks = marks;
-    context->mark_room = steps;
+    context->mark_room = words;
     return true;
 }
 
@@ -488,23 +515,33 @@ bool ti_native_install(ti_engine *engine, uint64_t key, uint32_t steps, const ti
     return true;
 }
 
+static void mark(uint64_t *marks, uint32_t step)
+{
+    marks[step / 64] |= (uint64_t)1 << step % 64;
+}
+
+static bool is_marked(const uint64_t *marks, uint32_t step)
+{
+    return marks[step / 64] >> step % 64 & 1;
+}
+
 /* Marks the dependencies of one step after the other, from the task's down: a step stands behind
  * all its ancestors, so one pass is enough. */
 bool ti_native_is_ancestor(const tide_task *call, uint32_t step)
 {
-    ti_native_context *context = call->context;
+    uint64_t *marks = call->context->marks;
     const ti_task *task = call->task;
     const ti_plan *plan = task->run->plan;
     if (step >= task->index)
         return false;
-    memset(context->marks, 0, (task->index + 1) * sizeof *context->marks);
-    context->marks[task->index] = 1;
+    memset(marks, 0, (task->index / 64 + 1) * sizeof *marks);
+    mark(marks, task->index);
     for (uint32_t s = task->index; s > step; s--) {
-        if (!context->marks[s])
+        if (!is_marked(marks, s))
             continue;
         for (uint32_t k = plan->steps[s].first_dependency; k < plan->steps[s + 1].first_dependency;
              k++)
-            context->marks[plan->dependencies[k]] = 1;
+            mark(marks, plan->dependencies[k]);
     }
-    return context->marks[step];
+    return is_marked(marks, step);
 }

@@ -13,6 +13,9 @@ typedef struct ti_native ti_native;
 
 /* With one reference; NULL: no memory. */
 ti_native *ti_native_new(const tide_processor *processor);
+/* Another reference to it, if it is a copy of the same struct and there is nothing to drop, so that
+ * nobody can tell it from a new one; else NULL. NULL is fine. */
+ti_native *ti_native_same(ti_native *native, const tide_processor *processor);
 ti_native *ti_native_retain(ti_native *native);
 void ti_native_release(ti_native *native); /* NULL is fine */
 

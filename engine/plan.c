@@ -14,8 +14,8 @@ typedef struct ti_draft {
     const ti_dag *dag;
     ti_problems *problems;
     uint32_t suggestions;
-    uint32_t mask;
-    uint32_t *buckets; /* mask + 1: declaration index by id */
+    uint32_t bucket_count;
+    uint32_t *buckets; /* declaration index by id */
     uint32_t *targets; /* per declared edge: what it depends on, or TI_NONE */
     uint32_t *pending; /* per processor: dependencies without a rank yet */
     uint32_t *heads;   /* count + 1: dependents of each, as ranges of `dependents` */
@@ -31,15 +31,24 @@ static uint32_t hash(const char *bytes, size_t size)
     uint32_t h = 2166136261u; /* FNV-1a */
     for (size_t i = 0; i < size; i++)
         h = (h ^ (unsigned char)bytes[i]) * 16777619u;
-    return h ^ h >> 15;
+    return (h ^ h >> 15) * 2654435769u;
 }
 
-static uint32_t bucket_mask(uint32_t count)
+/* A third stays empty, so that a search ends soon. */
+static uint32_t buckets_for(uint32_t count)
 {
-    uint32_t size = 4;
-    while (size < count + count / 2)
-        size *= 2;
-    return size - 1;
+    return count + count / 2 + 1;
+}
+
+/* The bucket where the search for an id begins: by the high bits of its hash. */
+static uint32_t first_bucket(const char *id, size_t size, uint32_t buckets)
+{
+    return (uint32_t)((uint64_t)hash(id, size) * buckets >> 32);
+}
+
+static uint32_t next_bucket(uint32_t at, uint32_t buckets)
+{
+    return at + 1 == buckets ? 0 : at + 1;
 }
 
 static bool same(ti_text a, ti_text b)
@@ -48,12 +57,12 @@ static bool same(ti_text a, ti_text b)
 }
 
 /* The bucket that holds `id`, or the empty one where it belongs. */
-static uint32_t *locate(ti_draft *draft, ti_text id)
+static uint32_t *locate(const ti_draft *draft, ti_text id)
 {
-    uint32_t at = hash(id.bytes, id.size) & draft->mask;
+    uint32_t at = first_bucket(id.bytes, id.size, draft->bucket_count);
     while (draft->buckets[at] != TI_NONE &&
            !same(draft->dag->processors[draft->buckets[at]].id, id))
-        at = (at + 1) & draft->mask;
+        at = next_bucket(at, draft->bucket_count);
     return &draft->buckets[at];
 }
 
@@ -355,13 +364,11 @@ static bool allocate(ti_plan *plan, size_t id_bytes)
     plan->steps = calloc(count + 1, sizeof *plan->steps);
     plan->dependencies = malloc((edges + 1) * sizeof *plan->dependencies);
     plan->dependents = malloc((edges + 1) * sizeof *plan->dependents);
-    plan->order = malloc(count * sizeof *plan->order);
-    plan->priorities = malloc(count * sizeof *plan->priorities);
     plan->id_ends = malloc(count * sizeof *plan->id_ends);
     plan->ids = malloc(id_bytes + count + 1);
-    plan->buckets = malloc(((size_t)plan->bucket_mask + 1) * sizeof *plan->buckets);
-    return plan->steps && plan->dependencies && plan->dependents && plan->order &&
-           plan->priorities && plan->id_ends && plan->ids && plan->buckets;
+    plan->buckets = malloc(plan->bucket_count * sizeof *plan->buckets);
+    return plan->steps && plan->dependencies && plan->dependents && plan->id_ends && plan->ids &&
+           plan->buckets;
 }
 
 static void fill_steps(ti_plan *plan, const ti_draft *draft)
@@ -398,17 +405,16 @@ static void fill_edges(ti_plan *plan, const ti_draft *draft)
 static void fill_ids(ti_plan *plan, const ti_draft *draft)
 {
     uint32_t end = 0;
-    memset(plan->buckets, 0xff, ((size_t)plan->bucket_mask + 1) * sizeof *plan->buckets);
     for (uint32_t s = 0; s < plan->count; s++) {
         ti_text id = draft->dag->processors[plan->steps[s].slot].id;
         memcpy(plan->ids + end, id.bytes, id.size);
         end += (uint32_t)id.size;
         plan->id_ends[s] = end;
         plan->ids[end++] = '\0';
-        uint32_t at = hash(id.bytes, id.size) & plan->bucket_mask;
-        while (plan->buckets[at] != TI_NONE)
-            at = (at + 1) & plan->bucket_mask;
-        plan->buckets[at] = s;
+    }
+    for (uint32_t at = 0; at < plan->bucket_count; at++) {
+        uint32_t i = draft->buckets[at];
+        plan->buckets[at] = i == TI_NONE ? TI_NONE : draft->order[i];
     }
 }
 
@@ -416,40 +422,8 @@ static void fill_payload_from(ti_plan *plan, const ti_draft *draft)
 {
     for (uint32_t s = 0; s < plan->count; s++) {
         ti_text from = draft->dag->processors[plan->steps[s].slot].payload_from;
-        plan->steps[s].payload_from =
-            from.bytes ? ti_plan_find(plan, from.bytes, from.size) : TI_NONE;
+        plan->steps[s].payload_from = from.bytes ? draft->order[*locate(draft, from)] : TI_NONE;
     }
-}
-
-/* For the work queue: the longest way to go first, transforms before analyzes, then as declared.
- * The position in that order is the priority. A counting sort by height, filled once for each
- * intent. */
-static void fill_priorities(ti_plan *plan, ti_draft *draft)
-{
-    uint32_t *heights = draft->ranks, *starts = draft->marks, count = plan->count; /* done with */
-    for (uint32_t s = count; s-- > 0;) {
-        uint32_t height = 0;
-        for (uint32_t k = plan->steps[s].first_dependent; k < plan->steps[s + 1].first_dependent;
-             k++)
-            if (heights[plan->dependents[k]] + 1 > height)
-                height = heights[plan->dependents[k]] + 1;
-        heights[s] = height;
-    }
-    uint32_t place = 0;
-    memset(starts, 0, count * sizeof *starts);
-    for (uint32_t s = 0; s < count; s++)
-        starts[heights[s]]++;
-    for (uint32_t height = count; height-- > 0;) {
-        uint32_t here = starts[height];
-        starts[height] = place;
-        place += here;
-    }
-    for (int intent = TI_TRANSFORM; intent <= TI_ANALYZE; intent++)
-        for (uint32_t i = 0; i < count; i++) {
-            uint32_t s = plan->order[i];
-            if (plan->steps[s].intent == intent)
-                plan->priorities[s] = starts[heights[s]]++;
-        }
 }
 
 /* The arrays that most plans do without. */
@@ -508,18 +482,16 @@ static ti_plan *freeze(ti_draft *draft)
     plan->profile = dag->profile;
     plan->strategy = dag->strategy;
     plan->timeout = dag->timeout;
-    plan->bucket_mask = draft->mask;
+    plan->bucket_count = draft->bucket_count;
     if (!allocate(plan, id_bytes) || (dag->name && !(plan->name = strdup(dag->name)))) {
         ti_plan_release(plan);
         return NULL;
     }
     put_in_order(draft);
-    memcpy(plan->order, draft->order, dag->count * sizeof *plan->order);
     fill_steps(plan, draft);
     fill_edges(plan, draft);
     fill_ids(plan, draft);
     fill_payload_from(plan, draft);
-    fill_priorities(plan, draft);
     if (!fill_extras(plan, draft)) {
         ti_plan_release(plan);
         return NULL;
@@ -538,12 +510,12 @@ static uint32_t *take(uint32_t **block, size_t count)
 ti_plan *ti_plan_compile(const ti_dag *dag, ti_problems *problems)
 {
     size_t count = dag->count, edges = dag->edges;
-    ti_draft draft = {.dag = dag, .problems = problems, .mask = bucket_mask(dag->count)};
-    size_t words = (size_t)draft.mask + 1 + 2 * edges + 6 * count + 1;
+    ti_draft draft = {.dag = dag, .problems = problems, .bucket_count = buckets_for(dag->count)};
+    size_t words = draft.bucket_count + 2 * edges + 6 * count + 1;
     uint32_t *memory = dag->failed ? NULL : calloc(words, sizeof *memory), *block = memory;
     if (!memory)
         return NULL;
-    draft.buckets = take(&block, (size_t)draft.mask + 1);
+    draft.buckets = take(&block, draft.bucket_count);
     draft.targets = take(&block, edges);
     draft.dependents = take(&block, edges);
     draft.pending = take(&block, count);
@@ -552,7 +524,7 @@ ti_plan *ti_plan_compile(const ti_dag *dag, ti_problems *problems)
     draft.queue = take(&block, count);
     draft.order = take(&block, count);
     draft.marks = take(&block, count);
-    memset(draft.buckets, 0xff, ((size_t)draft.mask + 1) * sizeof *draft.buckets);
+    memset(draft.buckets, 0xff, draft.bucket_count * sizeof *draft.buckets);
     check(&draft);
     ti_plan *plan = problems->count == 0 && !problems->failed ? freeze(&draft) : NULL;
     free(memory);
@@ -572,8 +544,6 @@ void ti_plan_release(ti_plan *plan)
     free(plan->steps);
     free(plan->dependencies);
     free(plan->dependents);
-    free(plan->order);
-    free(plan->priorities);
     free(plan->timeouts);
     free(plan->retries);
     free(plan->uses);
@@ -592,8 +562,8 @@ ti_text ti_plan_id(const ti_plan *plan, uint32_t step)
 
 uint32_t ti_plan_find(const ti_plan *plan, const char *id, size_t size)
 {
-    uint32_t at = hash(id, size) & plan->bucket_mask;
-    for (; plan->buckets[at] != TI_NONE; at = (at + 1) & plan->bucket_mask)
+    uint32_t at = first_bucket(id, size, plan->bucket_count);
+    for (; plan->buckets[at] != TI_NONE; at = next_bucket(at, plan->bucket_count))
         if (same(ti_plan_id(plan, plan->buckets[at]), (ti_text){id, size}))
             return plan->buckets[at];
     return TI_NONE;

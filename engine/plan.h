@@ -35,8 +35,6 @@ typedef struct ti_plan {
     ti_step *steps;         /* count + 1; the last one ends the ranges */
     uint32_t *dependencies; /* steps, by the step that depends on them */
     uint32_t *dependents;   /* steps, by the step they depend on */
-    uint32_t *order;        /* step of each declaration index */
-    uint32_t *priorities;   /* of each step; see fill_priorities */
     uint64_t *timeouts;     /* of each step, in ns; NULL: no step has one */
     ti_retry *retries;      /* likewise */
     uint64_t *uses;         /* the limits each step uses, as bits; NULL: there are no limits */
@@ -47,7 +45,7 @@ typedef struct ti_plan {
     uint32_t *id_ends; /* where each step's id ends in `ids`, with a NUL */
     char *ids;
     uint32_t *buckets; /* open addressing: step of an id, or TI_NONE */
-    uint32_t bucket_mask;
+    uint32_t bucket_count;
 } ti_plan;
 
 /* Checks all of the DAG and adds every problem it has; freezes it when it has none. NULL: there are

@@ -182,6 +182,21 @@ describe("What several callbacks of a DAG have in common", function()
     assert.is_true(result.metadata.a.same)
   end)
 
+  it("is packed once, however many use it", function()
+    local dump, dumped = string.dump, 0
+    string.dump = function(...) -- luacheck: ignore 122
+      dumped = dumped + 1
+      return dump(...)
+    end
+    finally(function() string.dump = dump end) -- luacheck: ignore 122
+    local function when() return true end
+    local function pass(payload) return payload end
+    local declaration = {}
+    for i = 1, 100 do declaration[i] = tm.transform("p" .. i, { when = when, run = pass }) end
+    assert.equal("p", util.run(util.dag(tm.dag(declaration)), "p").payload)
+    assert.equal(2, dumped)
+  end)
+
   it("is not mixed up where two upvalues have the same name", function()
     local function named(value)
       local name = value
@@ -371,6 +386,14 @@ describe("An upvalue that can't travel", function()
 
   it("may be the callback itself, if that is a C function without a name", function()
     assert_stays(coroutine.wrap(function() end), "run", "function")
+  end)
+
+  it("is reported for each processor that has it", function()
+    local db = io.stdout
+    local function query() return db end
+    local declaration = tm.dag { tm.transform("one", query), tm.transform("two", query) }
+    util.assert_problem(declaration, "one", "db", "userdata")
+    util.assert_problem(declaration, "two", "db", "userdata")
   end)
 
   it("is reported together with all others", function()

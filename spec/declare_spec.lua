@@ -122,6 +122,24 @@ describe("A DAG", function()
     assert.same({ 0, 1, 2, 1 }, ranks)
   end)
 
+  it("shows its processors by the same table each time", function()
+    local dag = util.dag(tm.dag { transform "a" })
+    assert.equal(dag.processors, dag.processors)
+  end)
+
+  it("shows its processors when its engine is closed, too", function()
+    local engine = util.engine()
+    local dag = assert(engine:dag(tm.dag { transform "a" }))
+    engine:close()
+    assert.equal("a", dag.processors[1].id)
+  end)
+
+  it("shows dependencies in the order in which they are written", function()
+    local declaration = tm.dag { transform("d", { "c", "a", "b" }), transform "a", transform "b", transform("c", "a") }
+    local dag = util.dag(declaration)
+    assert.same({ "c", "a", "b" }, dag.processors[1].depends_on)
+  end)
+
   it("shows an empty list for an entry point's dependencies", function()
     assert.same({}, util.dag(tm.dag { transform "a" }).processors[1].depends_on)
   end)
@@ -206,6 +224,16 @@ describe("A wrong declaration", function()
 
     it("may have dependencies by name instead of by position", function()
       assert_problem(trim { depends_on = { other = true } }, "trim", "depends_on")
+    end)
+
+    it("may have wrong dependencies in a list among others, which count", function()
+      local declaration = trim { depends_on = { "nowhere", 5 } }
+      assert_problem(declaration, "trim", "depends_on", "item 2", "number")
+      assert_problem(declaration, "trim", "unknown", "nowhere")
+    end)
+
+    it("may have options that are not even a number", function()
+      assert_problem(trim { options = 0 / 0 }, "trim", "options", "table", "number")
     end)
 
     it("may have options of a wrong type", function()

@@ -3,12 +3,14 @@
 --
 -- `pack` runs in the host's state and makes a bundle of plain data; `unpack` runs in each worker. In a
 -- bundle, functions, tables and upvalues ("cells") are listed once and referred to by number, so what
--- was shared or cyclic stays so. A scalar stands for itself; anything else is { tag, ... }:
+-- was shared or cyclic stays so; and so are the callbacks and options of the processors ("values"). A
+-- scalar stands for itself; anything else is { tag, ... }:
 --   { "function", n }  { "table", n }  { "module", name }  { "field", module, name }  { "null" }
 --
 -- What is in the standard library or in a loaded module travels by name: the worker requires it.
 local core = require "tidemill.core"
 local join = require "tidemill.join"
+local kept = require "tidemill.declare".kept
 
 local M = {}
 
@@ -44,6 +46,10 @@ local function travels_by_name(fn, origin)
   if not origin then return false end
   return debug.getinfo(fn, "S").what == "C" or (rawget(_G, "jit") and standard[origin[1]])
 end
+
+-- How a field is named in problems.
+local labels = {}
+for _, field in ipairs(kept) do labels[field] = field:gsub("_", ".") .. ":" end
 
 local Packer = {}
 Packer.__index = Packer
@@ -139,8 +145,9 @@ function Packer:fn(value, trail)
   if has_other_globals(value) then
     return self:refuse(trail, "a function with an environment of its own")
   end
-  local entry = { code = string.dump(value) }
+  local entry = {}
   return { "function", self:once("functions", value, entry, function()
+    entry.code = string.dump(value)
     entry.cells = self:upvalues(value, trail)
   end) }
 end
@@ -157,35 +164,48 @@ function Packer:encode(value, trail)
 end
 
 -- Upvalues that are nested very deep overflow the stack, which is a problem like others.
-function Packer:field(packed, item, field)
-  local label = field:gsub("_", ".") .. ":"
-  local ok, encoded = pcall(self.encode, self, item[field], { text = label })
-  if ok then
-    packed[field] = encoded
-  elseif tostring(encoded):find "overflow" then
-    self:refuse({ text = label }, "a value that is nested this deep")
-  else
-    error(encoded, 0)
-  end
+function Packer:guarded(value, label)
+  local ok, encoded = pcall(self.encode, self, value, { text = label })
+  if ok then return encoded end
+  if not tostring(encoded):find "overflow" then error(encoded, 0) end
+  return self:refuse({ text = label }, "a value that is nested this deep")
 end
 
-local fields = { "run", "when", "setup", "options", "retry_when" }
+-- The number of what a processor has in a field. Most processors of a large DAG have what others have, too.
+function Packer:number(value, label)
+  local number = self.known[value]
+  if number then return number end
+  local before, values = #self.problems, self.bundle.values
+  values[#values + 1] = self:guarded(value, label)
+  if #self.problems > before then return nil end
+  if value == value then self.known[value] = #values end
+  return #values
+end
 
---- The bundle for a list of processors as declare.functions makes it, and the problems there are.
-function M.pack(items)
+--- The bundle for callbacks as declare.functions lists them, and the problems there are. Its `kept` has the same
+-- lists, with numbers of `values` in the place of functions and options.
+function M.pack(functions)
   local origin_of, module_of = index_modules()
   local packer = setmetatable({
-    bundle = { functions = {}, tables = {}, cells = {}, processors = {} },
-    numbers = { functions = {}, tables = {}, cells = {} },
+    bundle = { functions = {}, tables = {}, cells = {}, values = {}, kept = {} },
+    numbers = { functions = {}, tables = {}, cells = {} }, known = {},
     problems = {}, identify = join.identifier(), origin_of = origin_of, module_of = module_of,
   }, Packer)
-  for index, item in ipairs(items) do
-    local packed = { id = item.id, timed = item.timed }
-    packer.processor = index
-    for _, field in ipairs(fields) do packer:field(packed, item, field) end
-    packer.bundle.processors[index] = packed
+  local bundle = packer.bundle
+  bundle.count, bundle.id, bundle.timed = functions.count, functions.id, functions.timed
+  local fields = {}
+  for _, field in ipairs(kept) do
+    bundle.kept[field] = {}
+    if next(functions[field]) ~= nil then fields[#fields + 1] = field end
   end
-  return packer.bundle, packer.problems
+  for index = 1, functions.count do
+    packer.processor = index
+    for _, field in ipairs(fields) do
+      local value = functions[field][index]
+      if value ~= nil then bundle.kept[field][index] = packer:number(value, labels[field]) end
+    end
+  end
+  return bundle, packer.problems
 end
 
 -- A module that lacks the field here, or a module that cannot be loaded, is an error of the load.
@@ -209,8 +229,7 @@ local function confine(functions, environment)
   end
 end
 
---- The processors of a bundle, as they were; in an environment that has its own `require`, or nil: in that of
--- the state.
+--- What a bundle was packed from; in an environment that has its own `require`, or nil: in that of the state.
 function M.unpack(bundle, environment)
   local functions = join.load(bundle.functions, #bundle.cells)
   local require_module = environment and environment.require or require
@@ -233,12 +252,15 @@ function M.unpack(bundle, environment)
       debug.setupvalue(functions[number], index, decode(bundle.cells[cell].value))
     end
   end
-  local processors = {}
-  for i, packed in ipairs(bundle.processors) do
-    processors[i] = { id = packed.id, timed = packed.timed }
-    for _, field in ipairs(fields) do processors[i][field] = decode(packed[field]) end
+  local values = {}
+  for number, value in ipairs(bundle.values) do values[number] = decode(value) end
+  local unpacked = { count = bundle.count, id = bundle.id, timed = bundle.timed }
+  for _, field in ipairs(kept) do
+    local list = {}
+    for index, number in pairs(bundle.kept[field]) do list[index] = values[number] end
+    unpacked[field] = list
   end
-  return processors
+  return unpacked
 end
 
 return M

@@ -25,10 +25,7 @@ local function contains(list, value)
   return false
 end
 
-local function where(level)
-  local info = debug.getinfo(level + 1, "Sl")
-  return info and info.currentline > 0 and ("%s:%d"):format(info.short_src, info.currentline) or nil
-end
+local where = core.where
 
 local function is_native(value)
   return debug.getmetatable(value) == Native
@@ -109,6 +106,8 @@ local function one_of(list)
   end
 end
 
+local a_function, a_table, a_string, a_boolean = a "function", a "table", a "string", a "boolean"
+
 local function positive_integer(value)
   if type(value) ~= "number" then return "must be a number, but it is " .. kind(value) end
   if value < 1 or value > 2 ^ 31 or value % 1 ~= 0 then
@@ -147,9 +146,7 @@ local function number_in(least, most, what)
   end
 end
 
-local function timeout(value)
-  return number_in(1e-9, MOST_SECONDS, "a positive number of seconds")(value)
-end
+local timeout = number_in(1e-9, MOST_SECONDS, "a positive number of seconds")
 
 local function counts(value)
   if type(value) ~= "table" then return "must be a table, but it is " .. kind(value) end
@@ -163,7 +160,7 @@ local function counts(value)
 end
 
 local function plain_table(value)
-  return a "table" (value) or core.why_not(value, "options")
+  return a_table(value) or core.why_not(value, "options")
 end
 
 local retry_keys = {
@@ -172,11 +169,13 @@ local retry_keys = {
   max_backoff = number_in(0, MOST_SECONDS, "a number of seconds"),
   jitter = number_in(0, 1, "between 0 and 1"),
   seed = number_in(-2 ^ 53, 2 ^ 53, "a number"),
-  when = a "function",
+  when = a_function,
 }
 
+local few_enough = number_in(1, MOST_RETRIES, "at most " .. MOST_RETRIES)
+
 retry_keys.max = function(value)
-  return positive_integer(value) or number_in(1, MOST_RETRIES, "at most " .. MOST_RETRIES)(value)
+  return positive_integer(value) or few_enough(value)
 end
 
 local function retry_plan(value)
@@ -188,25 +187,25 @@ local function retry_plan(value)
 end
 
 local dag_keys = {
-  name = a "string",
+  name = a_string,
   strategy = one_of(strategies),
   failure_strategy = one_of(failure_strategies),
   max_concurrency = positive_integer,
   timeout = timeout,
   limits = counts,
-  profile = a "boolean",
+  profile = a_boolean,
 }
 
 local function callback(value)
-  if not is_native(value) then return a "function" (value) end
+  if not is_native(value) then return a_function(value) end
 end
 
 local processor_keys = {
   run = callback,
-  when = a "function",
-  setup = a "function",
+  when = a_function,
+  setup = a_function,
   depends_on = one_or_more "id",
-  payload_from = a "string",
+  payload_from = a_string,
   uses = one_or_more "limit",
   timeout = timeout,
   retry = retry_plan,
@@ -228,36 +227,64 @@ local function unknown(key, known)
     near and (" (did you mean '%s'?)"):format(near) or " (there are " .. table.concat(names, ", ") .. ")")
 end
 
--- Checks the named keys of `fields`; `report` gets each problem. Array items are skipped.
+local nothing = {}
+
+local function all_right(fields, known, skip_items)
+  for key, value in pairs(fields) do
+    local check = known[key]
+    if check then
+      if check(value) then return false end
+    elseif not (skip_items and type(key) == "number") then
+      return false
+    end
+  end
+  return true
+end
+
+-- Checks the named keys of `fields`; `report` gets each problem. Array items are skipped. Returns the set of keys
+-- whose value is wrong.
 function M.check_keys(fields, known, report, skip_items)
+  if all_right(fields, known, skip_items) then return nothing end -- mostly, and without a sort
+  local wrong = {}
   for _, key in ipairs(sorted_keys(fields)) do
     local check = known[key]
     if check then
       local problem = check(fields[key])
-      if problem then report(("%s %s"):format(key, problem)) end
+      if problem then
+        report(("%s %s"):format(key, problem))
+        wrong[key] = true
+      end
     elseif not (skip_items and type(key) == "number") then
       report(unknown(key, known))
     end
   end
+  return wrong
 end
 
-local function list_of(value)
-  if type(value) == "string" then return { value } end
+-- The fields that are not wrong.
+local function without(fields, wrong)
+  if not next(wrong) then return fields end
+  local right = {}
+  for key, value in pairs(fields) do
+    if not wrong[key] then right[key] = value end
+  end
+  return right
+end
+
+-- A name or a list of names, as it was written; what is wrong with it is left out.
+local function names_in(value, is_wrong)
+  if type(value) == "string" or value == nil then return value end
+  if not is_wrong and not debug.getmetatable(value) then return value end
   local list = {}
-  for _, item in ipairs(type(value) == "table" and value or {}) do
+  for _, item in ipairs(type(value) == "table" and value or nothing) do
     if type(item) == "string" then list[#list + 1] = item end
   end
   return list
 end
 
-local function is_string(value)
-  return type(value) == "string" and value or nil
-end
-
 -- With defaults, and without its function.
 local function describe_retry(retry)
-  if retry == nil or retry_plan(retry) then return nil end
-  return {
+  return retry and {
     max = retry.max, backoff = retry.backoff or 0, factor = retry.factor or 2,
     max_backoff = retry.max_backoff or MOST_SECONDS, jitter = retry.jitter or 0,
     seed = retry.seed or 0,
@@ -267,32 +294,41 @@ end
 -- The named counts as a list by name, so that equal declarations are equal lists.
 local function describe_limits(limits)
   local list = {}
-  if limits == nil or counts(limits) then return list end
-  for name, count in pairs(limits) do list[#list + 1] = { name = name, count = count } end
+  for name, count in pairs(limits or nothing) do list[#list + 1] = { name = name, count = count } end
   table.sort(list, function(x, y) return x.name < y.name end)
   return list
 end
 
-local function unless(check, value)
-  if value ~= nil and not check(value) then return value end
+local function put(list, index, value)
+  if value ~= nil then list[index] = value end
 end
 
--- What travels of a processor.
-local function describe_processor(item, index)
-  local body = type(item.body) == "table" and item.body or {}
-  return {
-    id = type(item.id) == "string" and item.id ~= "" and item.id or ("#%d"):format(index),
-    intent = item.intent,
-    depends_on = list_of(body.depends_on),
-    payload_from = is_string(body.payload_from),
-    uses = list_of(body.uses),
-    timeout = unless(timeout, body.timeout),
-    retry = describe_retry(body.retry),
-    conditional = type(body.when) == "function",
-    native = is_native(body.run) and body.run.name or nil,
-    options = not plain_table(body.options) and body.options or nil,
-    where = item.where,
-  }
+local function lists(names)
+  local made = {}
+  for _, name in ipairs(names) do made[name] = {} end
+  return made
+end
+
+local described = {
+  "id", "analyze", "depends_on", "payload_from", "uses", "timeout", "retry", "conditional", "native", "options",
+  "where",
+}
+
+-- Adds what travels of a processor, but for what is wrong with it.
+local function describe_processor(to, index, item, wrong)
+  local written = type(item.body) == "table" and item.body or nothing
+  local body = without(written, wrong)
+  to.id[index] = type(item.id) == "string" and item.id ~= "" and item.id or ("#%d"):format(index)
+  put(to.where, index, item.where)
+  put(to.depends_on, index, names_in(written.depends_on, wrong.depends_on))
+  if item.intent == "analyze" then to.analyze[index] = true end
+  if is_native(body.run) then to.native[index] = body.run.name end
+  if body.when ~= nil then to.conditional[index] = true end
+  put(to.uses, index, names_in(written.uses, wrong.uses))
+  put(to.payload_from, index, body.payload_from)
+  put(to.timeout, index, body.timeout)
+  put(to.retry, index, describe_retry(body.retry))
+  put(to.options, index, body.options)
 end
 
 -- What needs a Lua state, which a native processor is never in.
@@ -307,6 +343,7 @@ local function check_native(body, report)
   end
 end
 
+-- Returns the set of keys whose value is wrong.
 local function check_processor(item, report)
   if type(item.id) ~= "string" then
     report(("its id must be a string, but it is %s"):format(kind(item.id)))
@@ -319,10 +356,12 @@ local function check_processor(item, report)
   elseif type(item.body) ~= "table" then
     report(("needs a function or a table, but it got %s"):format(kind(item.body or nil)))
   else
-    M.check_keys(item.body, processor_keys, report)
+    local wrong = M.check_keys(item.body, processor_keys, report)
     if item.body.run == nil then report "has no run function" end
     check_native(item.body, report)
+    return wrong
   end
+  return nothing
 end
 
 local function count_items(fields)
@@ -336,39 +375,37 @@ local function count_items(fields)
   return count, last
 end
 
---- description, items, problems. The description is plain data; items are the processors as they were
--- declared, in the same order; problems are { processor = index or nil, text = ... }.
+--- description, items, problems. The description is plain data. Its `processors` are a list for each field, by
+-- position, most of them with many holes: a hundred thousand processors are a dozen tables. Items are the processors
+-- as they were declared, in the same order; problems are { processor = index or nil, text = ... }.
 function M.describe(dag)
-  local fields, problems, items = dag.fields, {}, {}
-  local function report(index)
-    return function(text) problems[#problems + 1] = { processor = index, text = text } end
-  end
-  M.check_keys(fields, dag_keys, report(nil), true)
+  local fields, problems, items, current = dag.fields, {}, {}, nil
+  local function report(text) problems[#problems + 1] = { processor = current, text = text } end
+  local right = without(fields, M.check_keys(fields, dag_keys, report, true))
   local count, last = count_items(fields)
   if count ~= last then
-    report(nil)(("the list of processors has a hole: %d items, the last one at %s")
-      :format(count, tostring(last)))
+    report(("the list of processors has a hole: %d items, the last one at %s"):format(count, tostring(last)))
   end
-  local processors = {}
+  local processors = lists(described)
   for i = 1, count do
     local item = fields[i]
     if debug.getmetatable(item) == Processor then
-      items[#items + 1] = item
-      processors[#items] = describe_processor(item, #items)
-      check_processor(item, report(#items))
+      current = #items + 1
+      items[current] = item
+      describe_processor(processors, current, item, check_processor(item, report))
+      current = nil
     elseif item ~= nil then
-      report(nil)(("item %d is %s, not a processor (tm.transform or tm.analyze)")
-        :format(i, kind(item)))
+      report(("item %d is %s, not a processor (tm.transform or tm.analyze)"):format(i, kind(item)))
     end
   end
-  local limits = describe_limits(fields.limits)
-  if #limits > 64 then report(nil)("limits has more than 64 entries") end
+  local limits = describe_limits(right.limits)
+  if #limits > 64 then report "limits has more than 64 entries" end
   return {
-    name = is_string(fields.name),
-    failure_strategy = unless(one_of(failure_strategies), fields.failure_strategy) or "fail_fast",
-    strategy = unless(one_of(strategies), fields.strategy) or "reactive",
-    max_concurrency = unless(positive_integer, fields.max_concurrency),
-    timeout = unless(timeout, fields.timeout),
+    name = right.name,
+    failure_strategy = right.failure_strategy or "fail_fast",
+    strategy = right.strategy or "reactive",
+    max_concurrency = right.max_concurrency,
+    timeout = right.timeout,
     limits = limits,
     profile = fields.profile == true,
     where = dag.where,
@@ -376,28 +413,32 @@ function M.describe(dag)
   }, items, problems
 end
 
--- What a worker keeps of a processor besides its options.
-local function functions_of(item)
-  local body = type(item.body) == "table" and item.body or {}
-  return {
-    id = item.id, run = not is_native(body.run) and body.run or nil, when = body.when,
-    setup = body.setup, options = body.options,
-    retry_when = type(body.retry) == "table" and body.retry.when or nil, timed = body.timeout ~= nil,
-  }
-end
+--- What a worker keeps of the processors, in lists like those of a description: the callbacks, and what they need.
+M.kept = { "run", "when", "setup", "options", "retry_when" }
 
+--- The lists of M.kept for these items; ids where there is a setup, which may fail; and which have a timeout.
 function M.functions(items)
-  local list = {}
-  for i, item in ipairs(items) do list[i] = functions_of(item) end
-  return list
+  local to = lists(M.kept)
+  to.count, to.id, to.timed = #items, {}, {}
+  for i, item in ipairs(items) do
+    local body = type(item.body) == "table" and item.body or nothing
+    if not is_native(body.run) then put(to.run, i, body.run) end
+    put(to.when, i, body.when)
+    put(to.setup, i, body.setup)
+    put(to.options, i, body.options)
+    if type(body.retry) == "table" then put(to.retry_when, i, body.retry.when) end
+    if body.setup ~= nil then to.id[i] = item.id end
+    if body.timeout ~= nil then to.timed[i] = true end
+  end
+  return to
 end
 
 --- One line for a problem of a description.
 function M.line(description, problem)
-  local processor = problem.processor and description.processors[problem.processor]
-  if not processor then return problem.text end
-  return ("processor '%s'%s: %s"):format(processor.id,
-    processor.where and (" (%s)"):format(processor.where) or "", problem.text)
+  local index, processors = problem.processor, description.processors
+  if not index then return problem.text end
+  local place = processors.where[index]
+  return ("processor '%s'%s: %s"):format(processors.id[index], place and (" (%s)"):format(place) or "", problem.text)
 end
 
 return M

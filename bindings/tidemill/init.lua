@@ -142,27 +142,39 @@ local function append(list, more)
   for _, item in ipairs(more or {}) do list[#list + 1] = item end
 end
 
+local function native_problems(engine, processors)
+  local problems = {}
+  for i = 1, next(processors.native) and #processors.id or 0 do
+    local name = processors.native[i]
+    local problem = name and core.native_problem(engine, name)
+    if problem then problems[#problems + 1] = { processor = i, text = problem } end
+  end
+  return problems
+end
+
 -- The dag of a description, or nil and an error with all problems: those found and the graph's.
 local function compile(engine, key, label, description, problems)
   local all = {}
   append(all, problems)
-  for i, it in ipairs(description.processors) do
-    local problem = it.native and core.native_problem(engine, it.native)
-    if problem then all[#all + 1] = { processor = i, text = problem } end
-  end
+  append(all, native_problems(engine, description.processors))
   local dag, more = core.compile(engine, key, description)
   if not dag then append(all, more) end
   if #all > 0 then return invalid(label, description, all) end
-  local ok, problem = core.open_natives(dag, description)
-  if not ok then return invalid(label, description, { { text = problem } }) end
+  if next(description.processors.native) then
+    local ok, problem = core.open_natives(dag, description.processors)
+    if not ok then return invalid(label, description, { { text = problem } }) end
+  end
   local fields = core.fields(dag)
   fields.name, fields.failure_strategy = description.name, description.failure_strategy
   fields.strategy = description.strategy
-  fields.engine, fields.processors = engine, {}
-  for i, it in ipairs(description.processors) do
-    fields.processors[i] =
-      { id = it.id, intent = it.intent, depends_on = it.depends_on, rank = more[i] }
-  end
+  fields.engine = engine
+  setmetatable(fields, {
+    __index = function(_, field) -- few ask, and there may be very many
+      if field ~= "processors" then return nil end
+      fields.processors = core.processors(dag)
+      return fields.processors
+    end,
+  })
   return dag
 end
 
@@ -202,11 +214,11 @@ local function bounded(description, most)
     for key, value in pairs(map) do copy[key] = value end
     return copy
   end
-  local made = copy_of(description)
-  made.processors = {}
-  for i, it in ipairs(description.processors) do
-    made.processors[i] = copy_of(it)
-    made.processors[i].timeout = math.min(it.timeout or most, most)
+  local made, timeouts = copy_of(description), description.processors.timeout
+  made.processors = copy_of(description.processors)
+  made.processors.timeout = {}
+  for i = 1, #description.processors.id do
+    made.processors.timeout[i] = math.min(timeouts[i] or most, most)
   end
   return made
 end

@@ -72,7 +72,7 @@ function M.load(key, source)
       :format(path, dag == nil and "nothing" or "a " .. type(dag)), 0)
   end
   local description, items, problems = declare.describe(dag)
-  drafts[key] = { processors = declare.functions(items), source = source }
+  drafts[key] = { functions = declare.functions(items), source = source }
   return { description = description, problems = problems }
 end
 
@@ -81,14 +81,23 @@ function M.unpack(key, source)
   local carry = require "tidemill.carry"
   begin(source.sandbox)
   local environment = source.sandbox ~= "trusted" and environment_for(source.sandbox) or nil
-  drafts[key] = { processors = carry.unpack(source.bundle, environment), source = source }
+  drafts[key] = { functions = carry.unpack(source.bundle, environment), source = source }
   return true
 end
 
-local function set_up(processor)
-  local ok, state, why = pcall(processor.setup, processor.options)
+local function set_up(functions, i)
+  local ok, state, why = pcall(functions.setup[i], functions.options[i])
   if ok and (state ~= nil or why == nil) then return state end
-  error(("processor '%s': setup: %s"):format(processor.id, tostring(not ok and state or why)), 0)
+  error(("processor '%s': setup: %s"):format(functions.id[i], tostring(not ok and state or why)), 0)
+end
+
+-- The states of all processors, in the order of declaration.
+local function set_up_all(functions)
+  local states = {}
+  for i = 1, next(functions.setup) and functions.count or 0 do
+    if functions.setup[i] then states[i] = set_up(functions, i) end
+  end
+  return states
 end
 
 -- A function, those within it, and those that they have as upvalues.
@@ -104,13 +113,14 @@ local function keep_out(fn, seen)
 end
 
 -- LuaJIT looks at no hook in a compiled loop: what must be stoppable is kept out of the compiler.
-local function keep_stoppable(processor, source)
+local function keep_stoppable(functions, source)
   if not jit or preempt == "none" then return end
   if preempt ~= "auto" then jit.off() end
-  if not (processor.timed or source.timed) then return end
   local seen = {}
-  keep_out(processor.run, seen)
-  keep_out(processor.when, seen)
+  for i in pairs(source.timed and functions.run or functions.timed) do
+    keep_out(functions.run[i], seen)
+    keep_out(functions.when[i], seen)
+  end
 end
 
 --- Runs every setup and keeps the callbacks for the runs to come. A state that replaces another one in the
@@ -119,15 +129,11 @@ function M.commit(key)
   if not drafts[key] and M.programs[key] then return true end
   local draft = drafts[key]
   begin(draft.source.sandbox)
-  local program = { options = {}, states = {}, conditions = {}, retries = {} }
-  for i, processor in ipairs(draft.processors) do
-    keep_stoppable(processor, draft.source)
-    program[i] = processor.run
-    program.options[i] = processor.options
-    program.conditions[i] = processor.when
-    program.retries[i] = processor.retry_when
-    if processor.setup then program.states[i] = set_up(processor) end
-  end
+  local functions = draft.functions
+  keep_stoppable(functions, draft.source)
+  local program = functions.run
+  program.options, program.conditions, program.retries = functions.options, functions.when, functions.retry_when
+  program.states = set_up_all(functions)
   drafts[key] = nil
   M.programs[key] = program
   collectgarbage() -- what loading left behind, so that callbacks need not pay for it

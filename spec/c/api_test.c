@@ -480,6 +480,41 @@ static void a_task_knows_its_ancestors_and_nobody_else(void)
     tide_engine_release(engine);
 }
 
+enum { FAR = 150 };
+
+static void look_far(void *state, const tide_task *task, tide_answer *answer)
+{
+    char id[16];
+    for (int i = 0; i < FAR; i++) {
+        CHECK(tide_task_metadata(task, (sprintf(id, "a%d", i), id)) != NULL);
+        CHECK(tide_task_metadata(task, (sprintf(id, "b%d", i), id)) == NULL);
+    }
+    (void)state, (void)answer;
+}
+
+/* Two chains side by side, and one who looks from the end of the first. */
+static void ancestors_may_be_far_away(void)
+{
+    tide_engine *engine = open_engine(1);
+    tide_builder *builder = tide_builder_new(NULL);
+    const tide_processor notes = plain(note), looks = plain(look_far);
+    tide_builder_strategy(builder, TIDE_LEVEL); /* so that all of the other chain has run */
+    for (int i = 0; i <= FAR; i++)
+        for (char chain = 'a'; chain <= 'b'; chain++) {
+            char id[16];
+            sprintf(id, "%c%d", chain, i);
+            tide_builder_analyze(builder, id, i == FAR && chain == 'a' ? &looks : &notes);
+            if (i)
+                tide_builder_depends_on(builder, (sprintf(id, "%c%d", chain, i - 1), id));
+        }
+    tide_dag *dag = add(engine, builder);
+    tide_result *result = tide_dag_run(dag, tide_integer(1), NULL, NULL);
+    CHECK_INT(tide_result_status(result), TIDE_COMPLETED);
+    tide_result_release(result);
+    tide_dag_release(dag);
+    tide_engine_release(engine);
+}
+
 static atomic_bool gate_open;
 static atomic_uint at_the_gate;
 
@@ -881,6 +916,7 @@ int main(void)
     RUN(a_processor_that_fails_is_told);
     RUN(answers_must_fit_the_intent);
     RUN(a_task_knows_its_ancestors_and_nobody_else);
+    RUN(ancestors_may_be_far_away);
     RUN(a_run_is_cancelled_from_another_thread);
     RUN(a_run_takes_too_long);
     RUN(many_threads_share_one_engine);

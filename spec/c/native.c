@@ -245,6 +245,15 @@ const ti_node *tt_node(const ti_run *run, const char *id)
     return &run->nodes[step];
 }
 
+uint32_t tt_step(const ti_plan *plan, uint32_t processor)
+{
+    uint32_t step = 0;
+    while (step < plan->count && plan->steps[step].slot != processor)
+        step++;
+    REQUIRE(step < plan->count);
+    return step;
+}
+
 uint64_t tt_compute(ti_program *program, uint64_t input)
 {
     ti_run *run = tt_run_new(program, input);

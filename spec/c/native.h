@@ -83,6 +83,9 @@ uint64_t tt_result(const ti_run *run);
 /* The node of a processor. */
 const ti_node *tt_node(const ti_run *run, const char *id);
 
+/* The step of the processor with a declaration index. */
+uint32_t tt_step(const ti_plan *plan, uint32_t processor);
+
 /* Runs it on this thread and returns the result; the run must complete. */
 uint64_t tt_compute(ti_program *program, uint64_t input);
 

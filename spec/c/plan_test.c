@@ -2,8 +2,8 @@
 #include "engine/plan.h"
 
 #include "check.h"
-#include "engine/run.h"
 #include "graph.h"
+#include "native.h"
 
 static void depends(ti_dag *dag, const char *id)
 {
@@ -196,7 +196,7 @@ static void steps_stand_by_rank_then_as_declared(void)
         CHECK_TEXT(id_of(plan, s), ids[s]);
         CHECK_INT(plan->steps[s].rank, ranks[s]);
         CHECK_INT(plan->steps[s].slot, slots[s]);
-        CHECK_INT(plan->order[slots[s]], s);
+        CHECK_INT(tt_step(plan, slots[s]), s);
         CHECK_INT(ti_plan_find(plan, ids[s], 1), s);
         CHECK_INT(plan->steps[s].payload_from, TI_NONE);
     }
@@ -245,7 +245,7 @@ static void ids_are_found_by_all_their_bytes(void)
     ti_plan_release(plan);
 }
 
-/* Whether `list`, `count` long, holds exactly the steps of those with row[i], by way of `order`. */
+/* Whether `list`, `count` long, holds exactly the steps of those with row[i], as steps. */
 static void check_edges(const ti_plan *plan, const uint32_t *list, uint32_t count, const bool *row,
                         uint32_t processors)
 {
@@ -253,7 +253,7 @@ static void check_edges(const ti_plan *plan, const uint32_t *list, uint32_t coun
     for (uint32_t i = 0; i < processors; i++) {
         if (!row[i])
             continue;
-        CHECK(found < count && list[found] == plan->order[i]); /* as declared */
+        CHECK(found < count && list[found] == tt_step(plan, i)); /* as declared */
         found++;
     }
     CHECK_INT(count, found);
@@ -267,7 +267,6 @@ static void check_plan(const ti_plan *plan, const tt_graph *graph)
         bool dependents[GRAPH_MOST];
         for (uint32_t i = 0; i < graph->count; i++)
             dependents[i] = graph->depends[i][step->slot];
-        CHECK_INT(plan->order[step->slot], s);
         CHECK_INT(step->rank, graph->rank[step->slot]);
         CHECK_INT(step->intent, graph->intent[step->slot]);
         CHECK(s == 0 || step[-1].rank < step->rank ||
@@ -278,7 +277,7 @@ static void check_plan(const ti_plan *plan, const tt_graph *graph)
         check_edges(plan, plan->dependents + step[0].first_dependent,
                     step[1].first_dependent - step[0].first_dependent, dependents, graph->count);
         uint32_t from = graph->payload_from[step->slot];
-        CHECK_INT(step->payload_from, from == GRAPH_NOBODY ? TI_NONE : plan->order[from]);
+        CHECK_INT(step->payload_from, from == GRAPH_NOBODY ? TI_NONE : tt_step(plan, from));
         entries += step->rank == 0;
     }
     CHECK_INT(plan->entries, entries);
@@ -448,18 +447,6 @@ static void wide_graphs_compile(void)
     ti_plan_release(plan);
 }
 
-/* A processor is its step in the plan and its node in the run; an edge is listed at both ends. */
-static void memory_is_what_was_promised(void)
-{
-    CHECK(sizeof(ti_step) + sizeof(ti_node) <= 64);
-    CHECK_INT(sizeof *((ti_plan *)0)->dependencies + sizeof *((ti_plan *)0)->dependents, 8);
-    ti_plan *plan = compile(chain(LARGE, false));
-    size_t index = ((size_t)plan->bucket_mask + 1) * sizeof *plan->buckets;
-    size_t each = sizeof *plan->order + sizeof *plan->priorities + sizeof *plan->id_ends;
-    CHECK(LARGE * (sizeof(ti_step) + each) + index <= 64 * LARGE);
-    ti_plan_release(plan);
-}
-
 int main(void)
 {
     RUN(an_empty_dag_is_a_problem_of_the_whole);
@@ -484,6 +471,5 @@ int main(void)
     RUN(long_chains_compile);
     RUN(a_long_cycle_is_printed);
     RUN(wide_graphs_compile);
-    RUN(memory_is_what_was_promised);
     return check_report();
 }

@@ -2,6 +2,10 @@
 /* What one run does, on the calling thread alone: payloads, failures, cancellation, reuse. */
 #include "engine/run.h"
 
+#if __has_include(<malloc.h>)
+#include <malloc.h>
+#endif
+
 #include "check.h"
 #include "native.h"
 
@@ -400,6 +404,70 @@ static void a_chain_of_a_million_runs(void)
     done(it);
 }
 
+/* What this promises is said of glibc's allocator; a sanitizer has its own. */
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+static double allocated(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return (double)(info.uordblks + info.hblkhd);
+}
+
+/* 1,000 layers of 100; each depends on three of the layer before. */
+static ti_dag *layers(void)
+{
+    ti_dag *dag = ti_dag_new(NULL, 0);
+    char id[16];
+    for (uint32_t i = 0; i < 100000; i++) {
+        tt_add(dag, (snprintf(id, sizeof id, "p%u", i), id), TI_TRANSFORM);
+        for (uint32_t k = 0; i >= 100 && k < 3; k++) {
+            uint32_t on = i / 100 * 100 - 100 + (i + 7 * k) % 100;
+            tt_depends(dag, (snprintf(id, sizeof id, "p%u", on), id));
+        }
+    }
+    return dag;
+}
+
+static void check_memory(ti_dag *(*declare)(void), uint32_t edges, ti_strategy strategy)
+{
+    tt_native native = {.call = tt_pass};
+    ti_engine *engine = tt_open(&house, 1);
+    double before = allocated();
+    ti_dag *dag = declare();
+    dag->strategy = strategy;
+    ti_program *program = tt_install(engine, dag, &native);
+    double with_program = allocated();
+    double each = (with_program - before) / program->plan->count;
+    ti_run *run = tt_run_new(program, 1);
+    REQUIRE(ti_engine_run(engine, run) == TI_OK);
+    double of_run = (allocated() - with_program) / program->plan->count;
+    printf("  %u edges each: %.1f bytes for a processor, %.1f in a run\n", edges, each, of_run);
+    CHECK(each <= 64 + 8 * edges);
+    CHECK(of_run <= 96);
+    ti_run_release(run);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
+static ti_dag *chain(void)
+{
+    return tt_chain(100000);
+}
+
+/* 64 bytes for a processor and 8 for an edge, and 96 in a run. */
+static void memory_is_what_was_promised(void)
+{
+    for (ti_strategy strategy = TI_REACTIVE; strategy <= TI_LEVEL; strategy++) {
+        check_memory(chain, 1, strategy);
+        check_memory(layers, 3, strategy);
+    }
+}
+#else
+static void memory_is_what_was_promised(void)
+{
+}
+#endif
+
 int main(void)
 {
     RUN(statuses_have_names);
@@ -423,5 +491,6 @@ int main(void)
     RUN(keys_are_unique);
     RUN(a_wide_fan_overflows_and_loses_nothing);
     RUN(a_chain_of_a_million_runs);
+    RUN(memory_is_what_was_promised);
     return check_report();
 }

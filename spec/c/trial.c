@@ -48,12 +48,12 @@ tt_trial *trial_new(uint32_t *seed, ti_failure_strategy strategy, uint32_t delay
 
 static uint32_t step_of(const ti_run *run, uint32_t processor)
 {
-    return processor == GRAPH_NOBODY ? TI_NONE : run->plan->order[processor];
+    return processor == GRAPH_NOBODY ? TI_NONE : tt_step(run->plan, processor);
 }
 
 static void check_node(const tt_trial *trial, const ti_run *run, uint32_t i)
 {
-    const ti_node *node = &run->nodes[run->plan->order[i]];
+    const ti_node *node = &run->nodes[tt_step(run->plan, i)];
     const tt_outcome *expected = &trial->outcomes[i];
     bool noted = expected->status == TI_COMPLETED && trial->graph.act[i] != GRAPH_PASS;
     CHECK_INT(node->status, expected->status);
@@ -72,13 +72,13 @@ static void check_node(const tt_trial *trial, const ti_run *run, uint32_t i)
  * nothing else is. */
 static void check_fast_node(const tt_trial *trial, const ti_run *run, uint32_t i)
 {
-    const ti_node *node = &run->nodes[run->plan->order[i]];
+    const ti_node *node = &run->nodes[tt_step(run->plan, i)];
     if (node->status == TI_CANCELLED)
         return;
     CHECK_INT(node->status, trial->outcomes[i].status);
     for (uint32_t j = 0; j < trial->graph.count; j++)
         if (trial->graph.depends[i][j])
-            CHECK_INT(run->nodes[run->plan->order[j]].status, trial->outcomes[j].status);
+            CHECK_INT(run->nodes[tt_step(run->plan, j)].status, trial->outcomes[j].status);
     if (node->status == TI_COMPLETED)
         CHECK(tt_number_of(ti_run_value(run, node->source)) == trial->outcomes[i].value);
 }
@@ -103,7 +103,7 @@ void trial_check(const tt_trial *trial, ti_run *run)
 
 static ti_status status_of(const ti_run *run, uint32_t processor)
 {
-    return (ti_status)run->nodes[run->plan->order[processor]].status;
+    return (ti_status)run->nodes[tt_step(run->plan, processor)].status;
 }
 
 void trial_check_cut(const tt_trial *trial, ti_run *run)
