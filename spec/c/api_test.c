@@ -642,6 +642,24 @@ static void the_descriptor_tells_what_has_settled(void)
     check_nothing_lives();
 }
 
+static void only_runs_that_were_started_notify(void)
+{
+    tide_engine *engine = open_engine(1);
+    tide_dag *dag = chain(engine, 2);
+    tide_stream *stream = tide_stream_open(dag, 1, 0, NULL);
+    tide_run_options options = TIDE_RUN_OPTIONS;
+    options.notify = true;
+    tide_result_release(tide_dag_run(dag, tide_integer(1), &options, NULL));
+    CHECK(tide_stream_push(stream, tide_integer(1), &options, NULL));
+    CHECK_INT(tide_engine_pending(engine), 0);
+    tide_result_release(tide_stream_next(stream, -1, NULL));
+    CHECK(!tide_engine_next_settled(engine));
+    tide_stream_close(stream);
+    tide_dag_release(dag);
+    tide_engine_release(engine);
+    check_nothing_lives();
+}
+
 static void what_nobody_takes_goes_with_the_engine(void)
 {
     tide_engine *engine = open_engine(2);
@@ -887,6 +905,7 @@ int main(void)
     RUN(several_engines_live_in_one_process);
     RUN(dags_come_and_go_on_several_threads);
     RUN(the_descriptor_tells_what_has_settled);
+    RUN(only_runs_that_were_started_notify);
     RUN(what_nobody_takes_goes_with_the_engine);
     RUN(a_stream_bounds_what_is_in_flight);
     RUN(a_stream_keeps_the_order_or_does_not);
