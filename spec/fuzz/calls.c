@@ -196,9 +196,11 @@ static void open_engine(engine *self)
     else if (wrong && how % 4 == 1)
         options.workers = 100000;
     else if (wrong && how % 4 == 2)
-        options.kill_grace = -1;
-    else if (wrong)
+        options.kill_grace = how % 8 < 4 ? -1 : 1e300;
+    else if (wrong && how % 8 == 3)
         options.preempt = (tide_preempt)99;
+    else if (wrong)
+        options.pool = TIDE_POOL_SHARED, options.kill_grace = 1;
     tide_engine *opened = tide_engine_open(&options, set(&t)->at);
     MUST((opened == NULL) == wrong);
     spring(&t, !opened, code_bit(TIDE_E_MISUSE));
@@ -399,6 +401,7 @@ static void choose_whole(builder *self)
     plan->strategy = (tide_failure_strategy)(how % 3);
     tide_builder_failure_strategy(self->it, plan->strategy);
     tide_builder_strategy(self->it, (tide_strategy)(how / 4 % 4));
+    tide_builder_profile(self->it, plan->profiled = how / 8 % 2);
     if (how / 16 % 4 == 1)
         tide_builder_max_concurrency(self->it, plan->most = 1 + how % 2);
     if (how / 16 % 4 == 2 && !plan->permits)
@@ -440,16 +443,20 @@ static void mistake(builder *self)
         tide_builder_retry(self->it, below(2) ? &retry : NULL);
         break;
     case 6:
-        tide_builder_limit(self->it, below(2) ? NULL : "none", 0);
+        tide_builder_limit(self->it, below(2) ? "none" : NULL, 0);
+        tide_builder_limit(self->it, "twice", 1);
+        tide_builder_limit(self->it, "twice", 1);
         break;
     case 7:
         tide_builder_uses(self->it, "unknown");
+        tide_builder_options(self->it, tide_integer(1));
         break;
     case 8:
         tide_builder_depends_on(self->it, below(2) ? NULL : "unknown");
         break;
     case 9:
         tide_builder_failure_strategy(self->it, (tide_failure_strategy)77);
+        tide_builder_strategy(self->it, (tide_strategy)77);
         break;
     case 10:
         tide_builder_call_timeout(self->it, 0);
@@ -464,7 +471,7 @@ static void declare(builder *self)
 {
     *self = (builder){.it = tide_builder_new(below(2) ? "it" : NULL)};
     choose_whole(self);
-    for (unsigned left = 1 + below(4); left; left--)
+    for (unsigned left = below(5); left; left--)
         add_node(self);
 }
 
@@ -640,8 +647,8 @@ static bool prepare(order *self, calls_plan *plan, calls_engine *on)
     self->options.metadata = self->metadata;
     self->options.tag = is;
     self->options.strategy = (tide_strategy)(how / 8 % 4);
-    self->options.profile = how / 32 % 2 ? 1 : -1;
-    is->profiled = how / 32 % 2;
+    self->options.profile = (int)(how / 32 % 3) - 1;
+    is->profiled = self->options.profile ? self->options.profile > 0 : plan->profiled;
     if (how >= 240)
         self->options.timeout = 100; /* in place of the DAG's */
     else if (how >= 224)
@@ -780,11 +787,14 @@ static bool surely_waits(const calls_run *is)
 static void cancel(void)
 {
     run *self = some_run();
+    unsigned how = below(4);
     if (!self)
         return;
+    for (int i = 0; how / 2 && i < 20 && !surely_waits(self->is); i++)
+        usleep(20);
     bool waits = surely_waits(self->is), settled = tide_run_status(self->it) != TIDE_RUNNING;
     atomic_store(&self->is->may_stop, true);
-    bool cancelled = tide_run_cancel(self->it, below(2) ? "for fun" : NULL);
+    bool cancelled = tide_run_cancel(self->it, how % 2 ? "for fun" : NULL);
     MUST(!cancelled || !settled);
     MUST(!waits || cancelled);
     if (waits)
@@ -1149,14 +1159,32 @@ static void give(void)
 
 /* ---- Misuse ---- */
 
+/* {key: 1} */
+static tide_value *make_map(bool text)
+{
+    tide_writer *writer = tide_writer_new();
+    tide_write_map(writer);
+    if (text)
+        tide_write_text(writer, "p0"); /* the name of a processor */
+    else
+        tide_write_integer(writer, 1);
+    tide_write_integer(writer, 1);
+    tide_write_end(writer);
+    return tide_writer_finish(writer, NULL);
+}
+
 static void misuse_run(const dag *of)
 {
+    struct {
+        tide_run_options known;
+        size_t unknown;
+    } newer = {TIDE_RUN_OPTIONS, 1};
     tide_run_options options = TIDE_RUN_OPTIONS;
     tide_value *payload = tide_integer(1), *metadata = NULL;
     uint64_t codes = code_bit(TIDE_E_MISUSE);
     tide_dag *it = of->it;
     trap t;
-    switch (below(7)) {
+    switch (below(8)) {
     case 0:
         options.size = below(8);
         break;
@@ -1170,26 +1198,25 @@ static void misuse_run(const dag *of)
         options.metadata = metadata = tide_text("no map");
         codes = code_bit(TIDE_E_INVALID_PAYLOAD);
         break;
-    case 4: {
-        tide_writer *writer = tide_writer_new();
-        tide_write_map(writer);
-        tide_write_text(writer, "p0"), tide_write_integer(writer, 1);
-        tide_write_end(writer);
-        options.metadata = metadata = tide_writer_finish(writer, NULL);
+    case 4:
+        options.metadata = metadata = make_map(below(2));
         codes = code_bit(TIDE_E_INVALID_PAYLOAD);
         break;
-    }
     case 5:
         tide_value_release(payload);
         payload = NULL;
         codes = code_bit(TIDE_E_MEMORY_LIMIT);
         break;
+    case 6:
+        newer.known.size = sizeof newer;
+        break;
     default:
         it = NULL;
         break;
     }
-    bool failed = below(2) ? !tide_dag_run(it, payload, &options, set(&t)->at)
-                           : !tide_dag_start(it, payload, &options, set(&t)->at);
+    const tide_run_options *given = newer.known.size == sizeof newer ? &newer.known : &options;
+    bool failed = below(2) ? !tide_dag_run(it, payload, given, set(&t)->at)
+                           : !tide_dag_start(it, payload, given, set(&t)->at);
     MUST(failed);
     spring(&t, true, codes | start_codes(of->engine));
     tide_value_release(metadata);
@@ -1352,9 +1379,9 @@ static void check_nothing_lives(void)
         calls_check_unseen(&w.all_runs[i]);
 }
 
-static void finish(void)
+/* In one order or another. */
+static void finish(unsigned how)
 {
-    unsigned how = byte();
     calls_open_gates(ALL_GATES);
     for (int i = 0; i < HELPERS; i++)
         join(&w.helpers[i]);
@@ -1392,9 +1419,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     for (int i = 0; i < ENGINES; i++)
         w.engines[i].fd = -1;
     calls_open_gates(ALL_GATES);
-    calls_close_gates(byte() % 4);
+    unsigned how = byte();
+    calls_close_gates(how % 4);
     while (w.reader.at < w.reader.size)
         step();
-    finish();
+    finish(how / 4);
     return 0;
 }

@@ -117,7 +117,7 @@ typedef struct calls_plan {
     tide_failure_strategy strategy;
     unsigned most;    /* max_concurrency, or 0 */
     unsigned permits; /* of the limit "l", or 0: there is none */
-    bool timed, broken;
+    bool profiled, timed, broken;
     atomic_int used; /* permits now */
 } calls_plan;
 
