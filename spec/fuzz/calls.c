@@ -2,6 +2,7 @@
 /* Sequences of calls of the C interface: each byte decides which call is next of those that
  * tidemill.h permits, and what with. What comes back is held against a model of what there is; at
  * the end of an input nothing lives any more. Built with libFuzzer, or with replay.c. */
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -836,7 +837,10 @@ static void look_at_result(void)
 static bool is_readable(const engine *self, int milliseconds)
 {
     struct pollfd polled = {.fd = self->fd, .events = POLLIN};
-    return poll(&polled, 1, milliseconds) == 1;
+    int ready;
+    while ((ready = poll(&polled, 1, milliseconds)) < 0 && errno == EINTR)
+        ; /* libFuzzer's alarm */
+    return ready == 1;
 }
 
 /* Some run that is to be told of has settled and was not taken, as far as one can know. */
