@@ -302,15 +302,15 @@ static void register_name(void)
 
 static calls_act some_act(void)
 {
-    static const calls_act acts[16] = {ANSWER, ANSWER, ANSWER,  ANSWER,      ANSWER, PASS,
-                                       PASS,   PASS,   WRAP,    WRAP,        RETRY,  RETRY,
-                                       FAIL,   SKIP,   NOTHING, BAD_METADATA};
+    static const calls_act acts[16] = {SKIP, ANSWER, ANSWER,  ANSWER,      ANSWER, PASS,
+                                       PASS, PASS,   WRAP,    WRAP,        RETRY,  RETRY,
+                                       FAIL, SKIP,   NOTHING, BAD_METADATA};
     return acts[below(16)];
 }
 
 static calls_manner some_manner(void)
 {
-    static const calls_manner manners[8] = {AT_ONCE, AT_ONCE, AT_ONCE, AT_ONCE,
+    static const calls_manner manners[8] = {AT_ONCE, AT_ONCE, AT_ONCE, TOO_LATE,
                                             SLOWLY,  AT_GATE, AT_GATE, STUBBORN};
     return manners[below(8)];
 }
@@ -369,7 +369,7 @@ static void choose_rest(builder *self, calls_node *node)
         node->options = 1 + how;
         tide_builder_options(self->it, tide_integer(node->options));
     }
-    if (how >= 224) {
+    if (how >= 192) {
         node->bounded = true;
         node->timed = how % 2;
         tide_builder_call_timeout(self->it, node->timed ? 0.0005 : 100);

@@ -68,8 +68,8 @@ typedef enum calls_act {
 } calls_act;
 
 /* And when: at once; after a while; when a gate opens or it was cancelled; when a gate opens,
- * whoever cancels it. */
-typedef enum calls_manner { AT_ONCE, SLOWLY, AT_GATE, STUBBORN, MANNERS } calls_manner;
+ * whoever cancels it; when its time is over, if it ends soon. */
+typedef enum calls_manner { AT_ONCE, SLOWLY, AT_GATE, STUBBORN, TOO_LATE } calls_manner;
 
 /* What a callback finds, does something with that needs no waiting, and lets go. */
 typedef struct calls_gift {

@@ -119,6 +119,9 @@ static bool linger(const calls_processor *processor, calls_run *run, const tide_
     bool gated = processor->manner == AT_GATE || processor->manner == STUBBORN;
     if (processor->manner == SLOWLY)
         usleep(100);
+    double left = tide_task_remaining(task);
+    while (processor->manner == TOO_LATE && left >= 0 && left < 1 && !tide_task_cancelled(task))
+        usleep(20);
     if (gated && run)
         atomic_fetch_add(&run->waiting, 1);
     while (gated && !atomic_load(&gates[processor->manner == STUBBORN])) {
