@@ -1372,6 +1372,7 @@ static void check_nothing_lives(void)
         usleep(50);
         take_gifts_back();
     }
+    MUST(calls_quiet());
     for (unsigned i = 0; i <= TI_LIVE_ENGINES; i++)
         MUST(atomic_load(&ti_live[i]) == 0);
     for (unsigned i = 0; i < w.processor_count; i++) {

@@ -153,6 +153,9 @@ void calls_check_unseen(const calls_run *run);
 
 /* ---- Processors ---- */
 
+/* No callback runs, and what they all did has happened before. */
+bool calls_quiet(void);
+
 tide_processor calls_make_processor(calls_processor *processor);
 void calls_open_gift(calls_gift *gift, const calls_engine *here);
 

@@ -11,6 +11,12 @@ typedef struct state {
 } state;
 
 static atomic_bool gates[2];
+static atomic_int callbacks; /* that run */
+
+bool calls_quiet(void)
+{
+    return atomic_load(&callbacks) == 0;
+}
 
 void calls_open_gates(unsigned which)
 {
@@ -95,6 +101,7 @@ static bool open_state(void *data, const tide_value *options, void **into, tide_
 
 static void close_state(void *data)
 {
+    atomic_fetch_add(&callbacks, 1);
     state *self = data;
     calls_processor *processor = self->processor;
     MUST(!atomic_exchange(&self->busy, true));
@@ -102,15 +109,18 @@ static void close_state(void *data)
         open_elsewhere(processor);
     free(self);
     atomic_fetch_sub(&processor->states, 1);
+    atomic_fetch_sub(&callbacks, 1);
 }
 
 static void drop(void *data)
 {
+    atomic_fetch_add(&callbacks, 1);
     calls_processor *processor = data;
     MUST(atomic_load(&processor->states) == 0);
     if (processor->when == IN_DROP)
         open_elsewhere(processor);
     MUST(atomic_fetch_add(&processor->dropped, 1) == 0);
+    atomic_fetch_sub(&callbacks, 1);
 }
 
 /* Waits as it has to; true: it was told to stop. */
@@ -279,15 +289,19 @@ static void call(calls_processor *processor, const tide_task *task, tide_answer 
 
 static void call_state(void *data, const tide_task *task, tide_answer *answer)
 {
+    atomic_fetch_add(&callbacks, 1);
     state *self = data;
     MUST(!atomic_exchange(&self->busy, true));
     call(self->processor, task, answer);
     atomic_store(&self->busy, false);
+    atomic_fetch_sub(&callbacks, 1);
 }
 
 static void call_data(void *data, const tide_task *task, tide_answer *answer)
 {
+    atomic_fetch_add(&callbacks, 1);
     call(data, task, answer);
+    atomic_fetch_sub(&callbacks, 1);
 }
 
 tide_processor calls_make_processor(calls_processor *processor)
