@@ -7,7 +7,7 @@ VARIANT ?= 5.4
 DOCUMENT := $(firstword $(wildcard /usr/share/common-licenses/GPL-3) README.md)
 LUA_SOURCES := $(wildcard bindings bin bin/tidemill scripts spec bench)
 C_SOURCES := $(wildcard $(foreach room, \
-  engine engine/include bindings spec/c spec/c/schedule spec/host bench scripts/hosts tools,$(room)/*.[ch]) bench/*.cpp)
+  engine engine/include bindings spec/c spec/c/schedule spec/fuzz spec/host bench scripts/hosts tools,$(room)/*.[ch]) bench/*.cpp)
 CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan-5.4 rock installed
 
 flags_asan := -DTIDEMILL_ASAN=ON

@@ -104,6 +104,7 @@ tide_result *tide_dag_run(tide_dag *dag, tide_value *payload, const tide_run_opt
     ti_run *run = ti_api_run_new(ti_dag_in(dag), ti_value_in(payload), options, error);
     if (!run)
         return NULL;
+    run->signals = run->listed = false; /* who waits for it is told by that */
     ti_code code = ti_engine_run(run->program->engine, run);
     if (!code)
         return ti_result_out(run);

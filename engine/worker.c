@@ -456,14 +456,12 @@ bool ti_worker_complete(ti_worker *worker, ti_value *payload, ti_value *metadata
 void ti_worker_skip(ti_worker *worker)
 {
     const ti_task *task = &worker->task;
-    bool late = end_call(worker);
+    if (end_call(worker) && !stopped(task->run)) {
+        time_out(worker); /* and that was an attempt */
+        return;
+    }
     task->node->attempts--; /* its callback was not called */
-    if (stopped(task->run))
-        finish(worker, task->node, task->step, TI_CANCELLED);
-    else if (late)
-        time_out(worker);
-    else
-        finish(worker, task->node, task->step, TI_SKIPPED);
+    finish(worker, task->node, task->step, stopped(task->run) ? TI_CANCELLED : TI_SKIPPED);
 }
 
 void ti_worker_stop(ti_worker *worker)

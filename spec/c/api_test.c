@@ -395,6 +395,35 @@ static void skip(void *state, const tide_task *task, tide_answer *answer)
     answer->skip = true;
 }
 
+static void skip_late(void *state, const tide_task *task, tide_answer *answer)
+{
+    atomic_fetch_add(&called, 1);
+    while (!tide_task_cancelled(task) && atomic_load(&called) < 20)
+        usleep(100);
+    skip(state, task, answer);
+}
+
+static void a_skip_that_comes_too_late_is_an_attempt(void)
+{
+    tide_engine *engine = open_engine(1);
+    tide_builder *builder = tide_builder_new(NULL);
+    const tide_processor late = plain(skip_late);
+    const tide_retry retry = {.max = 2};
+    tide_builder_transform(builder, "it", &late);
+    tide_builder_call_timeout(builder, 0.001);
+    tide_builder_retry(builder, &retry);
+    tide_dag *dag = add(engine, builder);
+    atomic_store(&called, 0);
+    tide_result *result = tide_dag_run(dag, tide_integer(1), NULL, NULL);
+    tide_error *error = tide_result_error(result);
+    CHECK_INT(atomic_load(&called), 3);
+    CHECK_INT(tide_error_attempt(error), 3);
+    check_code(error, TIDE_E_TIMEOUT);
+    tide_result_release(result);
+    tide_dag_release(dag);
+    tide_engine_release(engine);
+}
+
 static tide_code outcome_of(tide_engine *engine,
                             void (*call)(void *, const tide_task *, tide_answer *), bool transform)
 {
@@ -677,6 +706,24 @@ static void the_descriptor_tells_what_has_settled(void)
     check_nothing_lives();
 }
 
+static void only_runs_that_were_started_notify(void)
+{
+    tide_engine *engine = open_engine(1);
+    tide_dag *dag = chain(engine, 2);
+    tide_stream *stream = tide_stream_open(dag, 1, 0, NULL);
+    tide_run_options options = TIDE_RUN_OPTIONS;
+    options.notify = true;
+    tide_result_release(tide_dag_run(dag, tide_integer(1), &options, NULL));
+    CHECK(tide_stream_push(stream, tide_integer(1), &options, NULL));
+    CHECK_INT(tide_engine_pending(engine), 0);
+    tide_result_release(tide_stream_next(stream, -1, NULL));
+    CHECK(!tide_engine_next_settled(engine));
+    tide_stream_close(stream);
+    tide_dag_release(dag);
+    tide_engine_release(engine);
+    check_nothing_lives();
+}
+
 static void what_nobody_takes_goes_with_the_engine(void)
 {
     tide_engine *engine = open_engine(2);
@@ -915,6 +962,7 @@ int main(void)
     RUN(an_open_that_fails_is_an_error_of_adding);
     RUN(a_processor_that_fails_is_told);
     RUN(answers_must_fit_the_intent);
+    RUN(a_skip_that_comes_too_late_is_an_attempt);
     RUN(a_task_knows_its_ancestors_and_nobody_else);
     RUN(ancestors_may_be_far_away);
     RUN(a_run_is_cancelled_from_another_thread);
@@ -923,6 +971,7 @@ int main(void)
     RUN(several_engines_live_in_one_process);
     RUN(dags_come_and_go_on_several_threads);
     RUN(the_descriptor_tells_what_has_settled);
+    RUN(only_runs_that_were_started_notify);
     RUN(what_nobody_takes_goes_with_the_engine);
     RUN(a_stream_bounds_what_is_in_flight);
     RUN(a_stream_keeps_the_order_or_does_not);
