@@ -90,6 +90,7 @@ build = {
     },
     ["tidemill"] = "bindings/tidemill/init.lua",
     ["tidemill.carry"] = "bindings/tidemill/carry.lua",
+    ["tidemill.unpack"] = "bindings/tidemill/unpack.lua",
     ["tidemill.cli"] = "bin/cli.lua",
     ["tidemill.compare"] = "bin/compare.lua",
     ["tidemill.declare"] = "bindings/tidemill/declare.lua",

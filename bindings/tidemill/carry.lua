@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Carries callbacks of an inline DAG into the worker states: bytecode, with upvalues copied.
 --
--- `pack` runs in the host's state and makes a bundle of plain data; `unpack` runs in each worker. In a
+-- `pack` runs in the host's state and makes a bundle of plain data; tidemill.unpack undoes it in each worker. In a
 -- bundle, functions, tables and upvalues ("cells") are listed once and referred to by number, so what
 -- was shared or cyclic stays so; and so are the callbacks and options of the processors ("values"). A
 -- scalar stands for itself; anything else is { tag, ... }:
@@ -206,61 +206,6 @@ function M.pack(functions)
     end
   end
   return bundle, packer.problems
-end
-
--- A module that lacks the field here, or a module that cannot be loaded, is an error of the load.
-local function by_name(require_module, module, field)
-  local ok, value = pcall(require_module, module)
-  if not ok then
-    error(("an upvalue refers to module '%s', which a worker cannot load: %s"):format(module,
-      tostring(value)), 0)
-  end
-  if field then value = value[field] end
-  if value == nil then error(("%s.%s does not exist in a worker"):format(module, field), 0) end
-  return value
-end
-
-local function confine(functions, environment)
-  local set_environment = rawget(_G, "setfenv") -- luacheck: ignore 113
-  local jit = rawget(_G, "jit") -- luacheck: ignore 113
-  for _, fn in ipairs(functions) do
-    if set_environment then set_environment(fn, environment) end
-    if jit then jit.off(fn, true) end
-  end
-end
-
---- What a bundle was packed from; in an environment that has its own `require`, or nil: in that of the state.
-function M.unpack(bundle, environment)
-  local functions = join.load(bundle.functions, #bundle.cells)
-  local require_module = environment and environment.require or require
-  if environment then confine(functions, environment) end
-  local tables = {}
-  for i = 1, #bundle.tables do tables[i] = {} end
-  local function decode(value)
-    if type(value) ~= "table" then return value end
-    local tag = value[1]
-    if tag == "function" then return functions[value[2]] end
-    if tag == "table" then return tables[value[2]] end
-    if tag == "null" then return core.null end
-    return by_name(require_module, value[2], value[3])
-  end
-  for i, entries in ipairs(bundle.tables) do
-    for at = 1, #entries, 2 do tables[i][decode(entries[at])] = decode(entries[at + 1]) end
-  end
-  for number, entry in ipairs(bundle.functions) do
-    for index, cell in ipairs(entry.cells) do
-      debug.setupvalue(functions[number], index, decode(bundle.cells[cell].value))
-    end
-  end
-  local values = {}
-  for number, value in ipairs(bundle.values) do values[number] = decode(value) end
-  local unpacked = { count = bundle.count, id = bundle.id, timed = bundle.timed }
-  for _, field in ipairs(kept) do
-    local list = {}
-    for index, number in pairs(bundle.kept[field]) do list[index] = values[number] end
-    unpacked[field] = list
-  end
-  return unpacked
 end
 
 return M

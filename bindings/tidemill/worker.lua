@@ -78,10 +78,10 @@ end
 
 --- Takes the callbacks of an inline DAG, `source.bundle`.
 function M.unpack(key, source)
-  local carry = require "tidemill.carry"
+  local unpack_bundle = require "tidemill.unpack"
   begin(source.sandbox)
   local environment = source.sandbox ~= "trusted" and environment_for(source.sandbox) or nil
-  drafts[key] = { functions = carry.unpack(source.bundle, environment), source = source }
+  drafts[key] = { functions = unpack_bundle(source.bundle, environment), source = source }
   return true
 end
 
