@@ -26,10 +26,11 @@ struct ti_bundle {
 static int bundle_free(lua_State *L)
 {
     ti_bundle *self = ti_host_test(L, BUNDLE_TYPE);
-    for (uint32_t i = 0; self && i < self->count; i++) {
-        ti_run_release(self->runs[i]);
+    if (!self)
+        return 0;
+    ti_run_release_all(self->runs, self->count);
+    for (uint32_t i = 0; i < self->count; i++)
         self->runs[i] = NULL;
-    }
     return 0;
 }
 

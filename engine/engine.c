@@ -356,7 +356,8 @@ ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
         ti_store_sc(&run->deadline, run->timeout ? run->began + run->timeout : 0);
     if (!enter_flight(engine, run))
         return TI_E_CLOSED;
-    ti_run_retain(run);
+    if (!run->held)
+        ti_run_retain(run);
     if (run->signals && run->group == run) /* else its stream counts it */
         ti_add_sc(&engine->pending, 1);
     if (run->timeout)
@@ -459,10 +460,12 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
     if (run->timed)
         run->ended = ti_now();
     run->verdict = ti_load_relaxed(&run->stop);
+    bool held = run->held; /* and from when it is settled, perhaps gone */
     bool awaited = set_settled(engine, run);
     if (awaited || ti_load_sc(&engine->closing))
         broadcast(engine);
-    ti_run_release(run);
+    if (!held)
+        ti_run_release(run);
 }
 
 void ti_engine_refuse(ti_engine *engine, ti_run *run)
@@ -674,6 +677,7 @@ static void work_as_guest(ti_engine *engine, ti_worker *worker, ti_run *run)
 
 ti_code ti_engine_run(ti_engine *engine, ti_run *run)
 {
+    run->held = true;
     ti_code code = ti_engine_launch(engine, run);
     if (code)
         return code;
@@ -779,19 +783,29 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
     return run;
 }
 
-void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *run)
+/* With the lock. */
+static bool keeps_another(const ti_engine *engine, const ti_program *program)
+{
+    return program->idle_count < 2 * engine->workers ||
+           (size_t)program->idle_count * program->plan->count * sizeof(ti_node) < IDLE_BYTES;
+}
+
+void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *runs)
 {
     uv_mutex_lock(&engine->lock);
-    size_t bytes = program->idle_count * program->plan->count * sizeof *run->nodes;
-    bool kept = program->idle_count < 2 * engine->workers || bytes < IDLE_BYTES;
-    if (kept) {
+    while (runs && keeps_another(engine, program)) {
+        ti_run *run = runs;
+        runs = run->next_idle;
         run->next_idle = program->idle;
         program->idle = run;
         program->idle_count++;
     }
     uv_mutex_unlock(&engine->lock);
-    if (!kept)
+    while (runs) {
+        ti_run *run = runs;
+        runs = run->next_idle;
         ti_run_destroy(run);
+    }
 }
 
 static void forget(ti_engine *engine, ti_worker *worker, uint64_t key)

@@ -195,7 +195,8 @@ bool ti_engine_beckons(ti_engine *engine);
 void ti_engine_enlist(ti_engine *engine, ti_run *run);
 void ti_engine_delist(ti_engine *engine, ti_run *run);
 ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program);
-void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *run);
+/* Takes runs that are linked by `next_idle`. */
+void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *runs);
 
 /* Has every backend drop what it keeps under a program's key: at once where the seat is free, else
  * when somebody sits down there next. Never blocks for long, so that a garbage collector or a

@@ -159,7 +159,7 @@ ti_run *ti_run_new(ti_program *program, ti_value *input, ti_value *metadata,
     run->input = input;
     run->metadata = metadata;
     run->profile = options->profile;
-    run->signals = run->listed = false;
+    run->signals = run->listed = run->held = false;
     run->group = run;
     run->timeout = options->timeout;
     run->slots = program->plan->max_concurrency ? program->plan->max_concurrency : UINT32_MAX / 2;
@@ -216,19 +216,48 @@ static void clear(ti_run *run)
     ti_store_relaxed(&run->phase, TI_IDLE);
 }
 
-void ti_run_release(ti_run *run)
+/* True: that was the last reference, and it is idle now. */
+static bool let_go(ti_run *run)
 {
     /* Down to zero in earnest, for ti_run_retain_live. */
-    if (!run || ti_sub_acq_rel(&run->references, 1) != 1)
+    if (!run || ti_sub_acq_rel(&run->references, 1) != 1 || ti_engine_forked(run->program->engine))
+        return false;
+    clear(run);
+    run->next_idle = NULL;
+    return true;
+}
+
+void ti_run_release(ti_run *run)
+{
+    if (!let_go(run))
         return;
     ti_program *program = run->program;
-    if (ti_engine_forked(program->engine))
-        return;
-    clear(run);
     ti_run *before = ti_exchange_sc(&program->spare, run);
     if (before)
         ti_engine_push_idle(program->engine, program, before);
     ti_program_release(program);
+}
+
+void ti_run_release_all(ti_run **runs, uint32_t count)
+{
+    for (uint32_t i = 0; i < count;) {
+        ti_run *idle = NULL;
+        ti_program *program = NULL;
+        uint32_t references = 0;
+        for (; i < count && (!idle || !runs[i] || runs[i]->program == program); i++) {
+            if (!let_go(runs[i]))
+                continue;
+            program = runs[i]->program;
+            runs[i]->next_idle = idle;
+            idle = runs[i];
+            references++;
+        }
+        if (!idle)
+            return;
+        ti_engine_push_idle(program->engine, program, idle);
+        ti_sub_acq_rel(&program->references, references - 1);
+        ti_program_release(program);
+    }
 }
 
 void ti_run_destroy(ti_run *run)

@@ -109,6 +109,7 @@ typedef struct ti_run {
     ti_times *times;       /* per step, when profiled */
     bool signals;          /* the engine's descriptor tells when it has settled */
     bool listed;           /* it is left in a list then */
+    bool held;             /* who started it holds it until it has settled */
     const void *group;     /* what a guest works for; the run itself, or its stream */
     ti_attempts *attempts; /* per step, when the plan has retries */
     const struct ti_executor *executor;
@@ -177,6 +178,8 @@ ti_run *ti_run_retain(ti_run *run);
 bool ti_run_retain_live(ti_run *run);
 /* The last one puts the run back to be used again. From any thread. NULL is fine. */
 void ti_run_release(ti_run *run);
+/* The same for `count` at once, any of which may be NULL; cheaper if they are of one program. */
+void ti_run_release_all(ti_run **runs, uint32_t count);
 /* Frees an idle run for good; only ti_program_release calls it. */
 void ti_run_destroy(ti_run *run);
 
