@@ -9,7 +9,7 @@
 
 #include "check.h"
 
-enum { BLOCKS = 3000, TURNS = 400000 };
+enum { BLOCKS = 3000, TURNS = 60000 };
 
 static struct {
     unsigned char *bytes;
@@ -43,7 +43,8 @@ static void mark(size_t i, size_t size)
 {
     blocks[i].size = size;
     blocks[i].mark = (unsigned char)dice(256);
-    memset(blocks[i].bytes, blocks[i].mark, size);
+    if (size)
+        memset(blocks[i].bytes, blocks[i].mark, size);
 }
 
 static void turn(ti_heap *heap, size_t i)
