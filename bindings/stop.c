@@ -92,6 +92,15 @@ static inline bool is_ours(const ti_state *state)
     return !state || !state->serving || state->abandoned || ti_worker_is_ours(state->serving);
 }
 
+/* Counts on. Setting a hook takes as long as the stack is deep, so it is not done again and again.
+ */
+static void count_by(lua_State *L, int instructions)
+{
+    if (lua_gethook(L) != hook || lua_gethookmask(L) != LUA_MASKCOUNT ||
+        lua_gethookcount(L) != instructions)
+        lua_sethook(L, hook, LUA_MASKCOUNT, instructions);
+}
+
 static void hook(lua_State *L, lua_Debug *activation)
 {
     ti_state *state = ti_state_of(L);
@@ -104,9 +113,9 @@ static void hook(lua_State *L, lua_Debug *activation)
     if (must_stop(state)) {
         stop(L, state);
     } else if (metered) {
-        lua_sethook(L, hook, LUA_MASKCOUNT, OFTEN);
+        count_by(L, OFTEN);
     } else if (mode_of(L) == TI_PREEMPT_HOOK) {
-        lua_sethook(L, hook, LUA_MASKCOUNT, EVERY);
+        count_by(L, EVERY);
     } else {
         lua_sethook(L, NULL, 0, 0);
     }
