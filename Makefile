@@ -2,7 +2,7 @@
 # A thin front to CMake, busted and LuaRocks. `make help` lists what there is.
 #
 # A variant is a Lua, or a Lua with a kind of build before it, and owns build/<variant>:
-#   5.4  5.3  5.1  luajit  asan-5.4  tsan-5.4  release-5.4
+#   5.4  5.3  5.1  luajit  asan-5.4  tsan-5.4  tsanlua-5.4 (on a Lua of its own, for TSan)  release-5.4
 VARIANT ?= 5.4
 DOCUMENT := $(firstword $(wildcard /usr/share/common-licenses/GPL-3) README.md)
 LUA_SOURCES := $(wildcard bindings bin bin/tidemill scripts spec bench)
@@ -12,6 +12,8 @@ CHECKS := lint check-5.4 spec-luajit spec-5.3 spec-5.1 check-asan-5.4 check-tsan
 
 flags_asan := -DTIDEMILL_ASAN=ON
 flags_tsan := -DTIDEMILL_TSAN=ON
+flags_tsanlua := -DTIDEMILL_TSAN=ON -DCMAKE_PREFIX_PATH=$(CURDIR)/build/tsan_lua
+flags_helgrind := "-DCMAKE_C_FLAGS=-include $(CURDIR)/spec/c/helgrind.h"
 flags_release := -DCMAKE_BUILD_TYPE=Release
 
 MAKEFLAGS += --no-print-directory
@@ -44,7 +46,7 @@ TRUST_MINUTES ?= 10
 
 trust: ## the promises of docs/trust.md, each for longer: TRUST_MINUTES=10
 	@tools/deps.sh --trust
-	@$(MAKE) build-5.4 build-asan-5.4
+	@$(MAKE) build-5.4 build-asan-5.4 build-tsanlua-5.4 build-helgrind-5.4
 	@tools/trust.sh $(TRUST_MINUTES)
 
 SOAK_MINUTES ?= 1
@@ -108,11 +110,19 @@ build/%/build.ninja:
 	@cmake -G Ninja -S . -B build/$* -DTIDEMILL_LUA=$(lastword $(subst -, ,$*)) \
 	  $(flags_$(firstword $(subst -, ,$*))) --log-level=NOTICE
 
+build/tsanlua-5.4/build.ninja: build/tsan_lua/bin/lua5.4
+
+build/tsan_lua/bin/lua5.4: tools/tsan_lua.sh tools/tsan_lua.h
+	tools/tsan_lua.sh build/tsan_lua
+
 unit-%: build-%
 	ctest --test-dir build/$* --output-on-failure --no-tests=error
 
 spec-tsan-%: build-tsan-%
 	tools/apart.sh tsan-$*
+
+spec-tsanlua-%: build-tsanlua-%
+	tools/apart.sh tsanlua-$*
 
 spec-%: build-%
 	tools/with $* lua -v

@@ -281,7 +281,7 @@ static int engine_invoke(lua_State *L)
     if (!worker)
         return ti_host_closed(L, self->engine);
     call->result =
-        ti_state_invoke(worker->contexts[0], function, key, call->argument, &call->error);
+        ti_state_invoke(ti_worker_context(worker, 0), function, key, call->argument, &call->error);
     ti_engine_leave(self->engine, worker);
     return push_call(L, call);
 }

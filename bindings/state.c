@@ -7,6 +7,7 @@
  * is made the answer of the task it belongs to, and `serve` is entered again. */
 #include "bindings/state.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -729,6 +730,7 @@ static void serve(void *context, ti_worker *worker)
 {
     ti_state *state = context;
     bool again;
+    assert(!state->serving && ti_worker_is_ours(worker));
     state->serving = worker;
     do {
         lua_State *L = state->L; /* `blame` may have replaced it */

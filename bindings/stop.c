@@ -9,6 +9,8 @@
  * hooks do not, so it is not called for a stop; and finalizers are run in coroutines. */
 #include "bindings/state.h"
 
+#include <assert.h>
+
 #define EVERY 1000 /* instructions, under "hook" */
 #define OFTEN 100  /* where instructions are counted */
 #define LOADING                                                                                    \
@@ -84,9 +86,25 @@ static void stop(lua_State *L, ti_state *state)
     luaL_error(L, "stopped by the engine");
 }
 
+/* A state that serves does so on the thread that has its worker's seat, or is nobody's any more. */
+static inline bool is_ours(const ti_state *state)
+{
+    return !state || !state->serving || state->abandoned || ti_worker_is_ours(state->serving);
+}
+
+/* Counts on. Setting a hook takes as long as the stack is deep, so it is not done again and again.
+ */
+static void count_by(lua_State *L, int instructions)
+{
+    if (lua_gethook(L) != hook || lua_gethookmask(L) != LUA_MASKCOUNT ||
+        lua_gethookcount(L) != instructions)
+        lua_sethook(L, hook, LUA_MASKCOUNT, instructions);
+}
+
 static void hook(lua_State *L, lua_Debug *activation)
 {
     ti_state *state = ti_state_of(L);
+    assert(is_ours(state));
     bool metered = state && is_metered(state);
     if (metered && activation->event == LUA_HOOKCOUNT)
         spend(state, OFTEN);
@@ -95,9 +113,9 @@ static void hook(lua_State *L, lua_Debug *activation)
     if (must_stop(state)) {
         stop(L, state);
     } else if (metered) {
-        lua_sethook(L, hook, LUA_MASKCOUNT, OFTEN);
+        count_by(L, OFTEN);
     } else if (mode_of(L) == TI_PREEMPT_HOOK) {
-        lua_sethook(L, hook, LUA_MASKCOUNT, EVERY);
+        count_by(L, EVERY);
     } else {
         lua_sethook(L, NULL, 0, 0);
     }
@@ -148,6 +166,7 @@ static void set_hooks(const ti_state *state)
 
 void ti_stop_interrupt(ti_state *state)
 {
+    assert(is_ours(state));
     if (must_stop(state))
         set_hooks(state);
 }

@@ -36,11 +36,12 @@ bool ti_engine_forked(const ti_engine *engine)
 static void close_contexts(ti_engine *engine)
 {
     for (uint32_t w = 0; w < engine->workers; w++)
-        for (uint32_t b = 0; b < engine->backends; b++)
-            if (engine->seats[w].contexts[b]) {
-                engine->backend[b].vtable->close(engine->seats[w].contexts[b]);
-                engine->seats[w].contexts[b] = NULL;
-            }
+        for (uint32_t b = 0; b < engine->backends; b++) {
+            void *context = ti_worker_context(&engine->seats[w], b);
+            if (context)
+                engine->backend[b].vtable->close(context);
+            engine->seats[w].contexts[b] = NULL;
+        }
 }
 
 static bool open_contexts(ti_engine *engine, ti_error **error)
@@ -165,6 +166,7 @@ static bool try_to_sit(ti_worker *worker)
     unsigned char nobody = 0;
     if (!ti_cas_sc(&worker->seated, &nobody, 1))
         return false;
+    worker->thread = uv_thread_self();
     ti_preempt_enter(worker);
     return true;
 }
@@ -640,6 +642,7 @@ static void replace(ti_engine *engine, ti_worker *worker)
     ti_error *error = NULL;
     ti_preempt_disown(worker);
     ti_pool_replace(&engine->pool, worker->thread);
+    worker->thread = uv_thread_self();
     worker->contexts[backend] = engine->backend[backend].vtable->open(
         engine->backend[backend].shared, worker->index, &error);
     ti_error_free(error);
@@ -810,9 +813,11 @@ void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *runs)
 
 static void forget(ti_engine *engine, ti_worker *worker, uint64_t key)
 {
-    for (uint32_t b = 0; b < engine->backends; b++)
-        if (engine->backend[b].vtable->forget && worker->contexts[b])
-            engine->backend[b].vtable->forget(worker->contexts[b], key);
+    for (uint32_t b = 0; b < engine->backends; b++) {
+        void *context = ti_worker_context(worker, b);
+        if (engine->backend[b].vtable->forget && context)
+            engine->backend[b].vtable->forget(context, key);
+    }
 }
 
 static void note_forget(ti_engine *engine, ti_worker *worker, uint64_t key)

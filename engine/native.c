@@ -492,7 +492,7 @@ static bool install_in(ti_engine *engine, uint32_t index, uint32_t steps, ti_ins
         *error = ti_error_format(TI_E_CLOSED, "the engine is closed");
         return false;
     }
-    ti_native_context *context = worker->contexts[ti_natives_backend(engine)];
+    ti_native_context *context = ti_worker_context(worker, ti_natives_backend(engine));
     bool done = make_marks(context, steps) && insert(context, installed);
     ti_engine_leave(engine, worker);
     if (!done)

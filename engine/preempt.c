@@ -34,7 +34,7 @@ static bool abandon(ti_worker *worker, const ti_backend *backend)
     unsigned at = ti_load_sc(&worker->give_up);
     if (!at || at != ti_load_sc(&worker->progress) || worker->guest || worker->outer ||
         !ti_worker_must_stop(worker) || !backend->abandon ||
-        !backend->abandon(worker->contexts[worker->serving]))
+        !backend->abandon(ti_worker_context(worker, worker->serving)))
         return false;
     innermost = NULL;
     ti_store_sc(&worker->abandoned, 1);
@@ -47,7 +47,7 @@ static void stop_callbacks(void)
         const ti_backend *backend = ti_engine_backend(worker->engine, worker->serving);
         if (worker->engine->preempt != TI_PREEMPT_SIGNAL || !worker->serves || !backend->interrupt)
             continue;
-        backend->interrupt(worker->contexts[worker->serving]);
+        backend->interrupt(ti_worker_context(worker, worker->serving));
         if (abandon(worker, backend))
             return;
     }
@@ -83,7 +83,6 @@ bool ti_preempt_prepare(void)
 void ti_preempt_enter(ti_worker *worker)
 {
     worker->outer = innermost;
-    worker->thread = uv_thread_self();
     innermost = worker;
     ti_store_release(&worker->reachable, 1); /* whoever misses it looks again: ti_engine_stop */
 }

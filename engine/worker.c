@@ -515,7 +515,7 @@ void ti_worker_drain(ti_worker *worker)
         worker->chosen = node;
         worker->serving = node->run->plan->steps[node - node->run->nodes].backend;
         ti_engine_backend(worker->engine, worker->serving)
-            ->serve(worker->contexts[worker->serving], worker);
+            ->serve(ti_worker_context(worker, worker->serving), worker);
     }
     if (ti_load_relaxed(&worker->offers))
         ti_store_relaxed(&worker->offers, 0);

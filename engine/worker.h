@@ -8,12 +8,13 @@
 #include "engine/deque.h"
 #include "engine/executor.h"
 
+#include <assert.h>
 #include <uv.h>
 
 struct ti_worker {
     struct ti_engine *engine;         /* [const] */
     uint32_t index;                   /* [const] */
-    void *contexts[TI_MOST_BACKENDS]; /* [const] what they point to: [seat] */
+    void *contexts[TI_MOST_BACKENDS]; /* [seat] see ti_worker_context */
 
     /* [seat] only the thread that sits here */
     ti_node *chosen;    /* taken, and exchanged for its ticket: runs before all else */
@@ -47,7 +48,7 @@ struct ti_worker {
     atomic_uint give_up;    /* [atomic] the `progress` at which to give up, or 0 */
     atomic_uchar abandoned; /* [atomic] nobody sits here any more; the control loop replaces it */
 
-    uv_thread_t thread;     /* who sits here; while `reachable` */
+    uv_thread_t thread; /* [seat] who sits here, or closes the engine; others while `reachable` */
     atomic_uchar reachable; /* [atomic] */
     atomic_uint kicking;    /* [atomic] threads that are about to use `thread` */
 
@@ -61,6 +62,21 @@ struct ti_worker {
 
     ti_deque deque; /* pop, push: [seat]; steal: any */
 };
+
+/* The calling thread has this seat: what is [seat] is its own. */
+static inline bool ti_worker_is_ours(const ti_worker *worker)
+{
+    uv_thread_t self = uv_thread_self();
+    return ti_load_relaxed(&worker->seated) && uv_thread_equal(&worker->thread, &self);
+}
+
+/* What a backend keeps here, or NULL. There is no other way to it, so every entry into a Lua state
+ * is checked. */
+static inline void *ti_worker_context(const ti_worker *worker, uint32_t backend)
+{
+    assert(ti_worker_is_ours(worker));
+    return worker->contexts[backend];
+}
 
 /* Queues a ticket here; what the ring has no room for is kept aside. */
 static inline void ti_worker_push(ti_worker *worker, ti_node *node)

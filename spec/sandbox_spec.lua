@@ -474,6 +474,16 @@ describe("instruction_limit", function()
     util.assert_contains(err.message, "loading it executed more than")
   end)
 
+  it("costs no more where the stack is deep", function() -- it took a hundred times as long
+    engine = assert(tm.engine { workers = 1, instruction_limit = 1e9, callback_timeout = 10 })
+    local _, err = assert(engine:dag(tm.dag { tm.transform("it", function()
+      local function deeper(n) return 1 + deeper(n + 1) end
+      return deeper(1)
+    end) })):run()
+    assert.equal("processor_failed", err.code)
+    util.assert_contains(err.message, "stack overflow")
+  end)
+
   it("counts the steps of patterns in a sandbox", function()
     engine = assert(tm.engine { workers = 1, sandbox = true, instruction_limit = 100000 })
     local dag = assert(engine:load(util.script [[

@@ -6,6 +6,6 @@
 set -u
 failed=
 for spec in spec/*_spec.lua; do
-    timeout --foreground -k 10 300 tools/with "$1" busted "$spec" || failed="$failed $spec"
+    timeout --foreground -k 10 900 tools/with "$1" busted "$spec" || failed="$failed $spec"
 done
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }

@@ -13,7 +13,7 @@ packages="build-essential pkg-config cmake ninja-build libuv1-dev
 
 bench_packages="libtbb-dev valgrind gnuplot-nox"
 
-trust_packages="spin relacy-dev clang-14 libclang-rt-14-dev"
+trust_packages="spin relacy-dev clang-14 libclang-rt-14-dev valgrind dpkg-dev"
 
 lacking() {
     for tool in "$@"; do

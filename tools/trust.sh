@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # tools/trust.sh MINUTES
-# What checks the promises of docs/trust.md and takes long: models, mutants, 100,000 schedules, each allocation
+# What checks the promises of docs/trust.md and takes long: models, mutants, 100,000 schedules, races, each allocation
 # refused, accidents a hundred times; then soaking and fuzzing for the minutes that are given.
 set -u
 cd "$(dirname "$0")/.."
@@ -19,6 +19,8 @@ check models spec/models/check.sh
 check mutants tools/mutants.sh
 check schedules env TIDEMILL_SCHEDULES=100000 build/5.4/spec/schedule_test
 check asan-schedules env TIDEMILL_SCHEDULES=20000 build/asan-5.4/spec/schedule_test
+check tsan tools/races.sh tsan
+check helgrind tools/races.sh helgrind
 check memory env TIDEMILL_STRIDE=1 tools/with 5.4 busted spec/memory_spec.lua
 check accidents env TIDEMILL_ACCIDENTS=100 tools/with 5.4 busted spec/accident_spec.lua
 check oracle env TIDEMILL_ORACLE_DAGS=5000 tools/with 5.4 busted spec/oracle_spec.lua

@@ -12,7 +12,9 @@
 #include <string.h>
 
 /* Sanitizers make everything several times slower: stress loops do a share of their rounds. */
-#if defined(__SANITIZE_THREAD__)
+#if defined(HELGRIND_H)
+#define ROUNDS(n) ((n) / 100 + 1)
+#elif defined(__SANITIZE_THREAD__)
 #define ROUNDS(n) ((n) / 8 + 1)
 #elif defined(__SANITIZE_ADDRESS__)
 #define ROUNDS(n) ((n) / 4 + 1)

@@ -205,6 +205,24 @@ static void wait_for_it(void *data, unsigned index)
     CHECK_INT(tt_result(run), 4);
 }
 
+static void look_from_elsewhere(void *seat, unsigned index)
+{
+    (void)index;
+    CHECK(!ti_worker_is_ours(seat));
+}
+
+static void a_seat_knows_whose_it_is(void)
+{
+    ti_engine *engine = tt_open(&house, 2);
+    ti_worker *seat = ti_engine_claim(engine, 1);
+    CHECK(ti_worker_is_ours(seat));
+    CHECK(!ti_worker_is_ours(ti_engine_worker(engine, 0)));
+    check_threads(1, look_from_elsewhere, seat);
+    ti_engine_leave(engine, seat);
+    CHECK(!ti_worker_is_ours(seat));
+    tt_close(engine, &house);
+}
+
 static void several_threads_may_wait_for_one_run(void)
 {
     tt_native native = {.call = tt_increment};
@@ -476,6 +494,7 @@ int main(void)
     RUN(a_bound_holds_and_blocks_nobody);
     RUN(a_cancel_reaches_those_that_wait_for_a_permit);
     RUN(a_claimed_seat_is_nobody_elses);
+    RUN(a_seat_knows_whose_it_is);
     RUN(several_threads_may_wait_for_one_run);
     RUN(a_program_is_forgotten_on_every_worker);
     RUN(many_programs_can_wait_to_be_forgotten);
