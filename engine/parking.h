@@ -185,23 +185,23 @@ static inline void ti_parking_ask(ti_parking *parking)
     parking->asked = true;
 }
 
+/* With the lock: what was asked for and has not been requested is not wanted any more. True: it
+ * was, and ti_parking_return is to be called. */
+static inline bool ti_parking_take_back(ti_parking *parking)
+{
+    bool asked = parking->asked;
+    parking->asked = false;
+    return asked;
+}
+
 /* For the one who makes requests, whenever one was asked for or there is a place for it again.
  * True: make one, now. */
 static inline bool ti_parking_lend(ti_parking *parking, bool has_place)
 {
     ti_mutex_lock(&parking->lock);
-    bool asked = parking->asked && has_place;
-    if (asked)
-        parking->asked = false;
+    bool asked = has_place && ti_parking_take_back(parking);
     ti_mutex_unlock(&parking->lock);
     return asked;
-}
-
-/* What was asked for and has not been requested is not wanted any more. */
-static inline void ti_parking_withdraw(ti_parking *parking)
-{
-    if (ti_parking_lend(parking, true))
-        ti_parking_return(parking);
 }
 
 #endif

@@ -135,9 +135,11 @@ void ti_pool_stop_sharing(ti_pool *pool)
 {
     uv_mutex_lock(&pool->parking.lock);
     pool->sharing = false;
+    bool asked = ti_parking_take_back(&pool->parking); /* before the requests are withdrawn */
     ti_lender_withdraw(pool);
     uv_mutex_unlock(&pool->parking.lock);
-    ti_parking_withdraw(&pool->parking);
+    if (asked)
+        ti_parking_return(&pool->parking);
 }
 
 /* 0, or a libuv error, and then nothing is left open. */

@@ -110,11 +110,13 @@ void ti_lender_detach(ti_pool *pool)
     uv_mutex_lock(&pool->parking.lock);
     bool attached = lender->attached;
     lender->attached = false;
+    bool asked = ti_parking_take_back(&pool->parking);
     uv_mutex_unlock(&pool->parking.lock);
     if (!attached)
         return;
     uv_close((uv_handle_t *)&lender->ask, NULL);
-    ti_parking_withdraw(&pool->parking);
+    if (asked)
+        ti_parking_return(&pool->parking);
     if (lender->last)
         uv_cancel((uv_req_t *)&lender->last->request);
 }

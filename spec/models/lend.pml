@@ -12,7 +12,9 @@
  *   5 a thread that found something, or goes, does not look for more
  *   7 a thread that goes counts itself idle without the lock
  *   8 a thread that goes counts itself idle after its last look
- *   9 who cannot lend forgets that he was asked */
+ *   9 who cannot lend forgets that he was asked
+ *  10 nobody takes back what was asked for and not requested
+ *  11 it is taken back only after the requests were withdrawn */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -29,7 +31,14 @@
 
 byte in_flight, queued, back, cancelled, stuck, places = LIMIT;
 bool sharing = true, attached = true, withdrawn, event, engine_closing, detach, loop_ended;
-bool started, ended, closed, finished;
+bool started, ended, closed;
+
+inline give_back_if_ok() {
+    if
+    :: ok -> give_back()
+    :: else
+    fi
+}
 
 inline send_event() { event = true }
 
@@ -157,8 +166,9 @@ end_idle:
         :: detach && attached ->
             acquire();
             attached = false;
+            take_back();
             release();
-            withdraw();
+            give_back_if_ok();
             cancel()
         :: else
         fi;
@@ -196,10 +206,18 @@ proctype closer() {
     engine_closing = true;
     acquire();
     sharing = false;
+#if MUTANT != 11
+    take_back();
+#endif
     withdrawn = true;
     send_event();
     release();
-    withdraw();
+#if MUTANT == 11
+    acquire();
+    take_back();
+    release();
+#endif
+    give_back_if_ok();
     in_flight == 0;
     atomic { detach = true; send_event() };
     loop_ended;

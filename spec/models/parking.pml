@@ -175,12 +175,14 @@ inline lend(has_place) {
     release()
 }
 
-inline withdraw() {
-    lend(true);
-    if
-    :: ok -> give_back()
-    :: else
-    fi
+/* With the lock, to `ok`: it is to be given back. */
+inline take_back() {
+#if MUTANT == 10
+    ok = false;
+#else
+    ok = asked;
+    asked = false;
+#endif
 }
 
 /* A seat to `seat`, or SEATS: there is none. */
