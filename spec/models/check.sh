@@ -32,9 +32,12 @@ check() {
     done
     for mutant in $(sed -n 's/^ \*  *\([0-9][0-9]*\) .*/\1/p' "$here/$model.pml"); do
         found=0
-        for ways; do found="$found $(errors "$model" "$mutant" $ways | cut -d " " -f 1)"; done
+        for ways; do
+            found=$(errors "$model" "$mutant" $ways | cut -d " " -f 1)
+            [ "$found" = 0 ] || break
+        done
         case $found in
-        *[1-9]*) echo "$model: mutant $mutant fails" ;;
+        [1-9]*) echo "$model: mutant $mutant fails with $ways" ;;
         *) echo "$model: mutant $mutant SURVIVES" >&2; failed=1 ;;
         esac
     done
