@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <uv.h>
 
-#include "engine/atomics.h"
+#include "engine/parking.h"
 #include "engine/pool_shared.h"
 
 struct ti_engine;
@@ -18,18 +18,13 @@ typedef struct ti_thread ti_thread;
 typedef struct ti_pool {
     struct ti_engine *engine; /* [const] */
     uint32_t limit;           /* [const] most threads */
-    uv_mutex_t lock;
-    ti_thread *threads; /* [const] `limit` of them; the first `started` exist */
-    uint32_t started;   /* [lock:pool] */
-    ti_thread *parked;  /* [lock:pool] the last one to park first: its cache is warm */
-    bool refused;       /* [lock:pool] the system gives no more threads */
-    bool closing;       /* [lock:pool] */
-    bool borrows;       /* [const] it was opened to borrow its threads */
-    bool sharing;       /* [lock:pool] it still does: the engine is not closing */
+    ti_thread *threads;       /* [const] `limit` of them; the first `started` exist */
+    uint32_t started;         /* [lock:parking] */
+    bool refused;             /* [lock:parking] the system gives no more threads */
+    bool borrows;             /* [const] it was opened to borrow its threads */
+    bool sharing;             /* [lock:parking] it still does: the engine is not closing */
     ti_lender lender;
-    _Alignas(TI_CACHE_LINE) atomic_uint idle; /* [atomic] threads that can be had: parked, not
-                                                 started yet, or not borrowed */
-    atomic_uint searching; /* [atomic] threads looking for work, or just woken to */
+    ti_parking parking;
 } ti_pool;
 
 /* 0, or a libuv error. */
@@ -58,9 +53,6 @@ void ti_pool_free(ti_pool *pool);
 /* For pool_shared.c. Works on a seat, the given one if it can be, until nothing is found, or until
  * some time (uv_hrtime) is past. Comes with a share of `searching`, and returns with it. */
 void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until);
-
-/* A borrowed thread is about to go, or was asked for in vain. Takes its share of `searching`. */
-void ti_pool_return(ti_pool *pool);
 
 /* The host's signals are for the host's threads; SIGURG is for those that run callbacks. */
 void ti_pool_mask_signals(sigset_t *before);

@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The protocol is that of pool.c, where a parked thread becomes a request that can be made: `idle`
- * counts those. Who wakes takes one from `idle` and asks the control loop for it. A borrowed thread
- * that finds nothing counts itself idle, gives up its share of `searching`, looks once more, and
- * goes back to libuv; if it saw something, it asks for a thread as any publisher would.
- *
- * One at a time. A thread is asked for by whoever took `searching` from 0 to 1, and its share stays
- * taken until the thread has begun. So at most one request waits in libuv's queue, however much
- * there is to do: the first to come asks for the second. When libuv's pool is smaller than the
- * engine, or full of other people's requests, that one waits its turn, and nothing else does.
+/* Who wants a thread asks the control loop for it (parking.h). At most one request waits in libuv's
+ * queue, however much there is to do: the first to come asks for the second. When libuv's pool is
+ * smaller than the engine, or full of other people's requests, that one waits its turn, and nothing
+ * else does.
  *
  * A request can be asked for before libuv is done with the last of the `limit` there are: then it
  * is made when that is given back. It is, as its thread has counted itself idle.
@@ -34,23 +29,16 @@ static void work(uv_work_t *request)
     ti_pool_mask_signals(&before);
     ti_pool_work(pool, pool->limit - 1 - loan->index, uv_hrtime() + LENT_NS);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    ti_pool_return(pool);
+    ti_parking_return(&pool->parking);
 }
 
 /* Makes the request that was asked for, if there is one to make it with. */
 static void lend(ti_pool *pool)
 {
     ti_lender *lender = &pool->lender;
-    uv_mutex_lock(&pool->lock);
-    bool refused = lender->asked && !(pool->sharing && lender->attached);
-    ti_loan *loan = lender->asked && !refused ? lender->free : NULL;
-    if (loan || refused)
-        lender->asked = false;
-    uv_mutex_unlock(&pool->lock);
-    if (refused)
-        ti_pool_return(pool);
-    if (!loan)
+    if (!ti_parking_lend(&pool->parking, lender->free != NULL))
         return;
+    ti_loan *loan = lender->free;
     lender->free = loan->next;
     lender->last = loan;
     uv_queue_work(lender->ask.loop, &loan->request, work, give_back);
@@ -65,7 +53,7 @@ static void give_back(uv_work_t *request, int status)
     if (lender->last == loan)
         lender->last = NULL;
     if (status == UV_ECANCELED)
-        ti_pool_return(loan->pool); /* as the thread would have done */
+        ti_parking_return(&loan->pool->parking); /* as the thread would have done */
     lend(loan->pool);
 }
 
@@ -73,10 +61,10 @@ static void on_ask(uv_async_t *ask)
 {
     ti_pool *pool = ask->data;
     ti_lender *lender = &pool->lender;
-    uv_mutex_lock(&pool->lock);
+    uv_mutex_lock(&pool->parking.lock);
     bool withdrawn = lender->withdrawn;
     lender->withdrawn = false;
-    uv_mutex_unlock(&pool->lock);
+    uv_mutex_unlock(&pool->parking.lock);
     lend(pool);
     if (withdrawn && lender->last)
         uv_cancel((uv_req_t *)&lender->last->request);
@@ -87,7 +75,7 @@ bool ti_lender_ask(ti_pool *pool)
     ti_lender *lender = &pool->lender;
     if (!lender->attached)
         return false;
-    lender->asked = true;
+    ti_parking_ask(&pool->parking);
     uv_async_send(&lender->ask);
     return true;
 }
@@ -110,23 +98,25 @@ int ti_lender_attach(ti_pool *pool, uv_loop_t *loop)
     lender->ask.data = pool;
     if (status)
         return status;
-    uv_mutex_lock(&pool->lock);
+    uv_mutex_lock(&pool->parking.lock);
     lender->attached = true;
-    uv_mutex_unlock(&pool->lock);
+    uv_mutex_unlock(&pool->parking.lock);
     return 0;
 }
 
 void ti_lender_detach(ti_pool *pool)
 {
     ti_lender *lender = &pool->lender;
-    uv_mutex_lock(&pool->lock);
+    uv_mutex_lock(&pool->parking.lock);
     bool attached = lender->attached;
     lender->attached = false;
-    uv_mutex_unlock(&pool->lock);
+    bool asked = ti_parking_take_back(&pool->parking);
+    uv_mutex_unlock(&pool->parking.lock);
     if (!attached)
         return;
     uv_close((uv_handle_t *)&lender->ask, NULL);
-    lend(pool);
+    if (asked)
+        ti_parking_return(&pool->parking);
     if (lender->last)
         uv_cancel((uv_req_t *)&lender->last->request);
 }

@@ -21,10 +21,9 @@ typedef struct ti_loan {
 
 typedef struct ti_lender {
     ti_loan *loans; /* [const] as many as threads may be borrowed; NULL: the pool borrows none */
-    uv_async_t ask; /* sent with pool->lock while attached */
-    bool attached;  /* [lock:pool] `ask` is a handle of the control loop */
-    bool asked;     /* [lock:pool] a thread was asked for, and not yet requested */
-    bool withdrawn; /* [lock:pool] what was requested and has not begun is to be cancelled */
+    uv_async_t ask; /* sent with the lock of parking while attached */
+    bool attached;  /* [lock:parking] `ask` is a handle of the control loop */
+    bool withdrawn; /* [lock:parking] what was requested and has not begun is to be cancelled */
     ti_loan *free;  /* [loop] */
     ti_loan *last;  /* [loop] the last request made, unless it was given back; only this one may
                        not have begun yet: see pool_shared.c */
@@ -39,11 +38,11 @@ void ti_lender_free(struct ti_pool *pool);
 int ti_lender_attach(struct ti_pool *pool, uv_loop_t *loop);
 void ti_lender_detach(struct ti_pool *pool);
 
-/* Asks for a thread, with a share of `searching` that goes to it. With pool->lock. False: there is
- * no control loop. */
+/* Asks for a thread, with a share of `searching` that goes to it. With the lock of parking. False:
+ * there is no control loop. */
 bool ti_lender_ask(struct ti_pool *pool);
 
-/* A request that waits for libuv's pool is to wait no longer. With pool->lock. */
+/* A request that waits for libuv's pool is to wait no longer. With the lock of parking. */
 void ti_lender_withdraw(struct ti_pool *pool);
 
 #endif

@@ -37,16 +37,16 @@ while IFS="$(printf '\t')" read -r what file from to; do
         survivors=$((survivors + 1))
     fi
 done <<'MUTANTS'
-no second look before parking	engine/pool.c	bool beckons = ti_engine_beckons(pool->engine);	bool beckons = false;
-nobody is woken on leaving a seat	engine/engine.c	if (ti_load_sc(&engine->in_flight) > 0 && ti_engine_beckons(engine))	if (0)
-a parked thread is posted no semaphore	engine/pool.c	uv_sem_post(&thread->wake);	(void)0;
-the share of a search is given up too late	engine/pool.c	    give_up_search(pool);	
-an event is lost where two meet	engine/executor_reactive.c	ti_sub_acq_rel(&node->pending, 1) == 1	(ti_store_relaxed(&node->pending, ti_load_relaxed(&node->pending) - 1), ti_load_relaxed(&node->pending) == 0)
+no second look before parking	engine/parking.h	bool beckons = parking->calls->beckons(parking->pool);	bool beckons = false;
+nobody is woken on leaving a seat	engine/engine.c	if (ti_engine_beckons(engine))	if (0)
+a parked thread is posted no semaphore	engine/parking.h	ti_semaphore_post(&place->wake);	(void)0;
+who found something does not look for more	engine/parking.h	if (parking->calls->beckons(parking->pool))	if (0)
+an event is lost where two meet	engine/worker.h	ti_sub_acq_rel(&node->pending, 1) == 1	(ti_store_relaxed(&node->pending, ti_load_relaxed(&node->pending) - 1), ti_load_relaxed(&node->pending) == 0)
 an inbox that forgets what was sent	engine/inbox.h	while (!ti_cas_sc(&inbox->newest, &newest, first));	while (ti_store_sc(&inbox->newest, first), 0);
 two take the last of a deque	engine/deque.h	if (top == bottom && !ti_cas_sc(&deque->top, &top, top + 1))	if (0)
 a run counted twice	engine/worker.c	ti_sub_acq_rel(&run->remaining, tally) == tally	(ti_store_relaxed(&run->remaining, ti_load_relaxed(&run->remaining) - tally), ti_load_relaxed(&run->remaining) == 0)
 a waiter that nobody knows of	engine/engine.c	ti_cas_sc(&run->phase, &phase, TI_AWAITED);	(void)phase;
-a settler that tells nobody	engine/engine.c	if (awaited || last)	if ((void)awaited, last)
+a settler that tells nobody	engine/engine.c	if (awaited || ti_load_sc(&engine->closing))	if ((void)awaited, ti_load_sc(&engine->closing))
 a run that starts while the engine closes	engine/engine.c	if (!ti_load_sc(&engine->closing))	if (1)
 permits that are not given back	engine/limits.c	count(limits->available, freed, 1);	(void)freed;
 a stopped run leaves its retries waiting	engine/engine.c	ti_engine_queue(engine, ti_control_flush(&engine->control));	(void)0;

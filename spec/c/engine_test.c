@@ -464,12 +464,12 @@ static void a_forked_child_waits_for_nobody(void)
     REQUIRE(ti_control_ensure(&engine->control));
     uv_mutex_lock(&engine->lock);
     uv_mutex_lock(&engine->control.lock);
-    uv_mutex_lock(&engine->pool.lock);
+    uv_mutex_lock(&engine->pool.parking.lock);
     pid_t child = fork();
     if (child == 0)
         use_inherited(engine, program, run, settled);
     uv_mutex_unlock(&engine->control.lock);
-    uv_mutex_unlock(&engine->pool.lock);
+    uv_mutex_unlock(&engine->pool.parking.lock);
     uv_mutex_unlock(&engine->lock);
     int status = -1;
     CHECK(waitpid(child, &status, 0) == child && status == 0);

@@ -84,7 +84,8 @@ static void an_idle_engine_has_given_its_thread_back(void)
     for (int round = 0; round < ROUNDS(200); round++) {
         tt_start_and_wait(program);
         check_given_back(&visitor);
-        while (ti_load_sc(&engine->pool.idle) < 4 || ti_load_sc(&engine->pool.searching) > 0)
+        while (ti_load_sc(&engine->pool.parking.idle) < 4 ||
+               ti_load_sc(&engine->pool.parking.searching) > 0)
             uv_sleep(1); /* another one was on its way */
     }
     CHECK_INT(engine->pool.started, 0);
@@ -128,7 +129,7 @@ static void a_full_pool_holds_up_no_caller(void)
     for (int i = 0; i < 20; i++)
         tt_start(runs[i] = tt_run_new(program, 5));
     CHECK_INT(tt_compute(program, 1), 2);
-    CHECK_INT(engine->pool.idle, 3); /* one request waits, not twenty */
+    CHECK_INT(engine->pool.parking.idle, 3); /* one request waits, not twenty */
     CHECK_INT(native.called, 4);
     let_go(&visitor);
     for (int i = 0; i < 20; i++) {
@@ -144,9 +145,9 @@ static void a_full_pool_holds_up_no_caller(void)
 static void await_request(ti_pool *pool)
 {
     for (bool asked = true; asked;) {
-        uv_mutex_lock(&pool->lock);
-        asked = pool->lender.asked;
-        uv_mutex_unlock(&pool->lock);
+        uv_mutex_lock(&pool->parking.lock);
+        asked = pool->parking.asked;
+        uv_mutex_unlock(&pool->parking.lock);
     }
 }
 
@@ -184,10 +185,10 @@ static void closing_takes_back_what_nobody_needs(void)
     ti_program *program = tt_install(engine, tt_fan(8), &native);
     take_the_thread(&visitor);
     CHECK_INT(tt_compute(program, 1), 2);
-    CHECK_INT(engine->pool.idle, 1);
+    CHECK_INT(engine->pool.parking.idle, 1);
     await_request(&engine->pool);
     ti_engine_close(engine);
-    CHECK_INT(engine->pool.idle, 2);
+    CHECK_INT(engine->pool.parking.idle, 2);
     CHECK_INT(engine->pool.started, 0);
     let_go(&visitor);
     ti_program_release(program);
@@ -283,7 +284,7 @@ static void a_thread_that_goes_looks_once_more(void)
 
 static void have_no_thread(void)
 {
-    ti_store_sc(&scene.engine->pool.idle, 0);
+    ti_store_sc(&scene.engine->pool.parking.idle, 0);
 }
 
 /* One is about to ask for the last thread, and finds that another one has got it. */
@@ -294,17 +295,17 @@ static void nobody_asks_for_more_than_there_is(void)
     ti_pool *pool = &scene.engine->pool;
     ti_program *program = tt_install(scene.engine, tt_chain(1), &native);
     tt_start_and_wait(program);
-    while (ti_load_sc(&pool->idle) == 0 || ti_load_sc(&pool->searching) > 0)
+    while (ti_load_sc(&pool->parking.idle) == 0 || ti_load_sc(&pool->parking.searching) > 0)
         uv_sleep(1);
     before_lock = have_no_thread;
     ti_pool_wake(pool);
-    CHECK_INT(pool->idle, 0);
-    CHECK_INT(pool->searching, 0);
-    ti_store_sc(&pool->idle, 1);
+    CHECK_INT(pool->parking.idle, 0);
+    CHECK_INT(pool->parking.searching, 0);
+    ti_store_sc(&pool->parking.idle, 1);
     ti_engine_close(scene.engine);
     ti_pool_wake(pool); /* now there is nobody to ask */
-    CHECK_INT(pool->idle, 1);
-    CHECK_INT(pool->searching, 0);
+    CHECK_INT(pool->parking.idle, 1);
+    CHECK_INT(pool->parking.searching, 0);
     ti_program_release(program);
     tt_close(scene.engine, &house);
 }

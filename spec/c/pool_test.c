@@ -97,8 +97,8 @@ static void parked_threads_use_no_cpu(void)
 #if !defined(__SANITIZE_THREAD__) /* it has a thread of its own that wakes up */
     CHECK(after.ru_nvcsw - before.ru_nvcsw < 20);
 #endif
-    CHECK_INT(engine->pool.idle, 4);
-    CHECK_INT(engine->pool.searching, 0);
+    CHECK_INT(engine->pool.parking.idle, 4);
+    CHECK_INT(engine->pool.parking.searching, 0);
     ti_program_release(program);
     tt_close(engine, &house);
 }
@@ -132,19 +132,19 @@ static void first_starts_race_and_all_succeed(void)
 
 static struct {
     ti_pool *pool;
-    ti_thread *parked;
+    ti_place *parked;
     ti_run *run;
 } scene;
 
 static void hide_parked(void)
 {
-    scene.parked = scene.pool->parked;
-    scene.pool->parked = NULL;
+    scene.parked = scene.pool->parking.parked;
+    scene.pool->parking.parked = NULL;
 }
 
 static void show_parked_and_start(void)
 {
-    scene.pool->parked = scene.parked;
+    scene.pool->parking.parked = scene.parked;
     tt_start(scene.run);
 }
 
@@ -157,7 +157,8 @@ static void a_waker_that_finds_nobody_leaves_nobody_asleep(void)
     ti_engine *engine = tt_open(&house, 1);
     ti_program *program = tt_install(engine, tt_chain(1), &native);
     tt_start_and_wait(program);
-    while (ti_load_sc(&engine->pool.idle) == 0 || ti_load_sc(&engine->pool.searching) > 0)
+    while (ti_load_sc(&engine->pool.parking.idle) == 0 ||
+           ti_load_sc(&engine->pool.parking.searching) > 0)
         uv_sleep(1);
     uv_sleep(20); /* it sleeps for certain */
     scene.pool = &engine->pool;

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Parking and waking: engine/pool.c, and ti_engine_sit, ti_engine_leave, ti_engine_beckons.
- * Steps are those of the C code: each access that other threads can see in between is one.
+/* Parking and waking where the engine has threads of its own: parking.pml, and engine/pool.c.
  *
  * Promise: when nothing moves any more, nothing is published. A thread may stay in a callback for
- * ever, as long as there are another thread and another seat.
+ * ever, as long as there are another thread and another seat. With CLOSE, none does, and once all is
+ * done the pool closes and all threads end.
  *
  * MUTANT is the number of a mistake, which must be found:
  *   1 no second look before sleeping
  *   2 the second look comes before the search is given up
  *   3 a waker that finds nobody gives up its search without the lock
  *   4 who leaves a seat does not look
- *   5 a searcher that found something does not look for more */
+ *   5 a searcher that found something does not look for more
+ *   6 a thread that is about to park does not learn that the pool closes */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -19,149 +20,59 @@
 #define SENDERS 2
 #endif
 
-#define LAST (THREADS - 1)
+#define SEATS THREADS
+#define OWN THREADS
 
-byte items, sent, done, stuck;
-bool seated[THREADS], parked[THREADS], started[THREADS], posted[THREADS];
-byte searching, idle = THREADS;
-bool lock;
+#include "parking.pml"
 
-inline acquire() { atomic { !lock -> lock = true } }
-inline release() { lock = false }
+byte done, stuck, ended;
+bool started[OWN];
 
-/* To `seen`. */
-inline beckons() {
-    seen = items > 0;
+inline start() {
     if
-    :: seen -> seen = !seated[0] || !seated[LAST]
-    :: else
+    :: !started[0] && !closing -> started[0] = true
+    :: started[0] && !started[LAST_OWN] && !closing -> started[LAST_OWN] = true
+    :: (started[0] && started[LAST_OWN]) || closing -> ok = false
     fi
-}
-
-/* With a share of `searching`. */
-inline send_one() {
-    acquire();
-    if
-    :: parked[0] -> parked[0] = false; idle--; release(); posted[0] = true
-    :: parked[LAST] -> parked[LAST] = false; idle--; release(); posted[LAST] = true
-    :: !parked[0] && !parked[LAST] && !started[0] -> started[0] = true; idle--; release()
-    :: !parked[0] && !parked[LAST] && started[0] && !started[LAST] ->
-        started[LAST] = true; idle--; release()
-    :: !parked[0] && !parked[LAST] && started[0] && started[LAST] ->
-#if MUTANT == 3
-        release();
-        searching--
-#else
-        searching--;
-        release()
-#endif
-    fi
-}
-
-inline wake() {
-    if
-    :: searching == 0 ->
-        if
-        :: idle > 0 ->
-            if
-            :: atomic { searching == 0 -> searching = 1 }; send_one()
-            :: searching > 0
-            fi
-        :: else
-        fi
-    :: else
-    fi
-}
-
-/* A seat to `seat`, or THREADS: there is none. */
-inline sit() {
-    seat = THREADS;
-    if
-    :: atomic { !seated[0] -> seated[0] = true; seat = 0 }
-    :: else ->
-        if
-        :: atomic { !seated[LAST] -> seated[LAST] = true; seat = LAST }
-        :: else
-        fi
-    fi
-}
-
-inline leave() {
-    seated[seat] = false;
-#if MUTANT != 4
-    if
-    :: done < sent -> beckons(); if :: seen -> wake() :: else fi
-    :: else
-    fi
-#endif
 }
 
 proctype thread(byte self) {
     byte seat, taken;
-    bool seen, back;
+    bool seen, ok, ends;
 end_unstarted:
     started[self];
-again:
-    sit();
-    if
-    :: seat == THREADS -> goto park
-    :: else
-    fi;
     do
-    :: atomic { items > 0 -> taken = items; items = 0 };
-        searching--;
-#if MUTANT != 5
-        beckons();
-        if :: seen -> wake() :: else fi;
+    :: sit();
+        if
+        :: seat == SEATS
+        :: else ->
+            do
+            :: atomic { items > 0 -> taken = items; items = 0 };
+                hand_on();
+#ifndef CLOSE
+                if
+                :: atomic { stuck < THREADS - 1 -> stuck++ };
+end_stuck:          false
+                :: true
+                fi;
 #endif
-        if
-        :: atomic { stuck < THREADS - 1 -> stuck++ };
-            done = done + taken;
-end_stuck:  false
-        :: done = done + taken
+                done = done + taken;
+                searching++
+            :: items == 0 -> break
+            od;
+            leave()
         fi;
-        searching++
-    :: items == 0 -> break
-    od;
-    leave();
-park:
-    acquire();
-    parked[self] = true;
-    idle++;
-    release();
-#if MUTANT == 1
-    seen = false;
-    searching--;
-#elif MUTANT == 2
-    beckons();
-    searching--;
-#else
-    searching--;
-    beckons();
-#endif
-    if
-    :: seen ->
-        acquire();
-        back = parked[self];
+        park(self);
         if
-        :: back -> parked[self] = false; idle--
-        :: else
-        fi;
-        release();
-        if
-        :: back -> searching++; goto again
-        :: else
+        :: seen
+        :: else -> break
         fi
-    :: else
-    fi;
-end_asleep:
-    atomic { posted[self] -> posted[self] = false };
-    goto again
+    od;
+    ended++
 }
 
 proctype sender() {
-    bool seen;
-    sent++;
+    bool seen, ok;
     items++;
     wake()
 }
@@ -169,28 +80,44 @@ proctype sender() {
 /* Takes a seat for a while, for other work. */
 proctype guest() {
     byte seat;
-    bool seen;
+    bool seen, ok;
     sit();
     if
-    :: seat < THREADS -> leave()
+    :: seat < SEATS -> leave()
     :: else
     fi
 }
 
+proctype closer() {
+    done == SENDERS;
+    close_parking()
+}
+
 init {
     atomic {
+        idle = THREADS;
         run thread(0);
 #if THREADS > 1
         run thread(1);
         run guest();
 #endif
-        run sender(); run sender();
+        run sender();
+#if SENDERS > 1
+        run sender();
+#endif
 #if SENDERS > 2
         run sender();
+#endif
+#ifdef CLOSE
+        run closer();
 #endif
         skip
     };
     timeout;
     assert(items == 0);
-    assert(searching == 0)
+    assert(searching == 0);
+#ifdef CLOSE
+    assert(done == SENDERS);
+    assert(ended == started[0] + (OWN > 1 && started[LAST_OWN]))
+#endif
 }

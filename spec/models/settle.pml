@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* Launching, settling, waiting, cancelling, closing: engine/engine.c and engine/run.c, for one run
- * of two processors, each finished by a worker of its own.
+ * of two processors, each finished by a worker of its own. With LISTED it is left in a stream's list,
+ * from which somebody takes it, or the stream is closed.
  *
  * Promises: it settles once, who waits for it is woken, the closer waits for it and not for ever, and
  * it is put back once, when nobody has a reference.
  *
  * MUTANT is the number of a mistake, which must be found:
- *   1 a run is counted as in flight after `closing` was read
+ *   1 a run is in flight only after `closing` was read
  *   2 the settler reads whether it is awaited before it says settled
  *   3 the waiter says so without looking again before it sleeps
  *   4 who comes by the engine's list takes a reference whether there is one or not
  *   5 the last of a closing engine tells nobody
- *   6 two workers subtract from the count as if they were alone */
+ *   6 two workers subtract from the count as if they were alone
+ *   7 a run settles before it takes the lock to be listed
+ *   8 a stream that closes leaves the run its list */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -19,9 +22,10 @@
 mtype = { IDLE, IN_FLIGHT, AWAITED, SETTLED };
 
 mtype phase = IDLE;
-byte in_flight, references = 1 /* the host's */, remaining = 2;
+byte references = 1 /* the host's */, remaining = 2;
 byte settled, recycled;
 bool closing, closed, told, launched, refused, lock;
+bool in_list, list_awaited, unlisted, taken;
 bool sleeps[3];
 
 inline acquire() { atomic { !lock -> lock = true } }
@@ -58,16 +62,37 @@ inline stop_it() {
     fi
 }
 
-inline settle() {
-    settled++;
+inline set_settled() {
 #if MUTANT == 2
     awaited = phase == AWAITED;
-    phase = SETTLED;
+    phase = SETTLED
 #else
-    atomic { awaited = phase == AWAITED; phase = SETTLED };
+    atomic { awaited = phase == AWAITED; phase = SETTLED }
 #endif
-    atomic { in_flight--; last = in_flight == 0 };
-    last = last && closing;
+}
+
+inline settle() {
+    settled++;
+#ifdef LISTED
+#if MUTANT == 7
+    set_settled();
+#endif
+    acquire();
+#if MUTANT != 7
+    set_settled();
+#endif
+    if
+    :: !unlisted ->
+        references++;
+        in_list = true;
+        awaited = awaited || list_awaited
+    :: else
+    fi;
+    release();
+#else
+    set_settled();
+#endif
+    last = closing;
 #if MUTANT == 5
     last = false;
 #endif
@@ -105,16 +130,13 @@ proctype host() {
     :: closing -> refused = true; goto released
     :: else
     fi;
-    in_flight++;
     phase = IN_FLIGHT;
 #else
-    in_flight++;
     phase = IN_FLIGHT;
     if
     :: closing ->
         phase = IDLE;
-        in_flight--;
-        if :: in_flight == 0 -> broadcast() :: else fi;
+        broadcast();
         refused = true;
         goto released
     :: else
@@ -150,12 +172,51 @@ proctype closer() {
     release();
     acquire();
     do
-    :: in_flight == 0 -> break
+    :: phase != IN_FLIGHT && phase != AWAITED -> break
     :: else -> sleep(1)
     od;
     release();
     closed = true;
     assert(!launched || settled == 1)
+}
+
+/* Whose stream it is: waits for any run of the list, or closes the stream. */
+proctype taker() {
+    bool got;
+end_never:
+    launched;
+    acquire();
+    if
+    :: list_awaited = true;
+        do
+        :: in_list -> break
+        :: else -> sleep(2)
+        od;
+        list_awaited = false
+    :: true ->
+#if MUTANT != 8
+        unlisted = true
+#endif
+    fi;
+    got = in_list;
+    in_list = false;
+    taken = true;
+    release();
+    if
+    :: got -> assert(phase == SETTLED); drop_reference()
+    :: else
+    fi
+}
+
+/* Somebody looks whether a run that has settled is in its list. */
+proctype looker() {
+    if
+    :: phase == SETTLED ->
+        acquire();
+        assert(in_list || taken || unlisted || recycled);
+        release()
+    :: true
+    fi
 }
 
 /* The control loop finds it past its deadline. */
@@ -181,11 +242,15 @@ proctype loop() {
 }
 
 init {
-    atomic { run worker(); run worker(); run host(); run closer(); run loop() };
+    atomic { run worker(); run worker(); run host(); run closer(); run loop()
+#ifdef LISTED
+        ; run taker(); run looker()
+#endif
+    };
     timeout;
     assert(closed);
     assert(refused || settled == 1);
     assert(settled <= 1);
     assert(recycled == 1 && references == 0);
-    assert(in_flight == 0)
+    assert(!in_list)
 }
