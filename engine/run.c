@@ -220,7 +220,7 @@ static void clear(ti_run *run)
 static bool let_go(ti_run *run)
 {
     /* Down to zero in earnest, for ti_run_retain_live. */
-    if (!run || ti_sub_acq_rel(&run->references, 1) != 1 || ti_engine_forked(run->program->engine))
+    if (ti_sub_acq_rel(&run->references, 1) != 1 || ti_engine_forked(run->program->engine))
         return false;
     clear(run);
     run->next_idle = NULL;
@@ -229,7 +229,7 @@ static bool let_go(ti_run *run)
 
 void ti_run_release(ti_run *run)
 {
-    if (!let_go(run))
+    if (!run || !let_go(run))
         return;
     ti_program *program = run->program;
     ti_run *before = ti_exchange_sc(&program->spare, run);
@@ -238,26 +238,34 @@ void ti_run_release(ti_run *run)
     ti_program_release(program);
 }
 
+/* Idle runs of one program, linked, with the reference that each has to it. */
+static void put_back(ti_run *runs, uint32_t count)
+{
+    ti_program *program = runs->program;
+    ti_engine_push_idle(program->engine, program, runs);
+    ti_sub_acq_rel(&program->references, count - 1);
+    ti_program_release(program);
+}
+
 void ti_run_release_all(ti_run **runs, uint32_t count)
 {
-    for (uint32_t i = 0; i < count;) {
-        ti_run *idle = NULL;
-        ti_program *program = NULL;
-        uint32_t references = 0;
-        for (; i < count && (!idle || !runs[i] || runs[i]->program == program); i++) {
-            if (!let_go(runs[i]))
-                continue;
-            program = runs[i]->program;
-            runs[i]->next_idle = idle;
-            idle = runs[i];
-            references++;
+    ti_run *idle = NULL;
+    uint32_t idles = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        ti_run *run = runs[i];
+        if (!run || !let_go(run))
+            continue;
+        if (idle && idle->program != run->program) {
+            put_back(idle, idles);
+            idle = NULL;
+            idles = 0;
         }
-        if (!idle)
-            return;
-        ti_engine_push_idle(program->engine, program, idle);
-        ti_sub_acq_rel(&program->references, references - 1);
-        ti_program_release(program);
+        run->next_idle = idle;
+        idle = run;
+        idles++;
     }
+    if (idle)
+        put_back(idle, idles);
 }
 
 void ti_run_destroy(ti_run *run)
