@@ -171,7 +171,24 @@ static bool try_to_sit(ti_worker *worker)
     return true;
 }
 
-ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
+/* Opens what a worker lacks that was given up when there was no memory for a fresh context. With
+ * the seat taken. False: there still is none. */
+static bool equip(ti_engine *engine, ti_worker *worker)
+{
+    for (uint32_t b = 0; b < engine->backends; b++) {
+        ti_error *error = NULL;
+        if (!worker->contexts[b])
+            worker->contexts[b] =
+                engine->backend[b].vtable->open(engine->backend[b].shared, worker->index, &error);
+        ti_error_free(error);
+        if (!worker->contexts[b])
+            return false;
+    }
+    return true;
+}
+
+/* Whatever it lacks. */
+static ti_worker *claim(ti_engine *engine, uint32_t index)
 {
     ti_worker *worker = &engine->seats[index];
     bool taken;
@@ -183,9 +200,18 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
         uv_cond_wait(&engine->changed, &engine->lock);
     uv_mutex_unlock(&engine->lock);
     ti_sub_sc(&worker->claims, 1);
-    if (!taken)
+    return taken ? worker : NULL;
+}
+
+ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
+{
+    ti_worker *worker = claim(engine, index);
+    if (worker && !equip(engine, worker)) {
+        ti_engine_leave(engine, worker);
         return NULL;
-    ti_engine_catch_up(engine, worker);
+    }
+    if (worker)
+        ti_engine_catch_up(engine, worker);
     return worker;
 }
 
@@ -219,7 +245,7 @@ void ti_engine_close(ti_engine *engine)
     ti_control_close(&engine->control);
     ti_pool_close(&engine->pool);
     for (uint32_t i = 0; i < engine->workers; i++)
-        stand_by(ti_engine_claim(engine, i));
+        stand_by(claim(engine, i));
     close_contexts(engine);
     uv_mutex_lock(&engine->lock);
     engine->closed = true;
@@ -279,11 +305,15 @@ ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
         uint32_t at =
             preferred + i < engine->workers ? preferred + i : preferred + i - engine->workers;
         ti_worker *worker = &engine->seats[at];
-        if (!ti_load_relaxed(&worker->seated) && !ti_load_relaxed(&worker->claims) &&
-            try_to_sit(worker)) {
+        if (ti_load_relaxed(&worker->seated) || ti_load_relaxed(&worker->claims) ||
+            !try_to_sit(worker))
+            continue;
+        if (equip(engine, worker)) {
             ti_engine_catch_up(engine, worker);
             return worker;
         }
+        uv_sleep(1); /* so that threads which want this seat do not ask for memory all the time */
+        ti_engine_leave(engine, worker);
     }
     return NULL;
 }
@@ -638,21 +668,17 @@ static void consider(ti_engine *engine, ti_worker *worker, uint64_t now)
  */
 static void replace(ti_engine *engine, ti_worker *worker)
 {
-    uint8_t backend = worker->serving;
-    ti_error *error = NULL;
     ti_preempt_disown(worker);
     ti_pool_replace(&engine->pool, worker->thread);
     worker->thread = uv_thread_self();
-    worker->contexts[backend] = engine->backend[backend].vtable->open(
-        engine->backend[backend].shared, worker->index, &error);
-    ti_error_free(error);
+    worker->contexts[worker->serving] = NULL; /* it is the thread's that was given up */
+    equip(engine, worker);                    /* or whoever sits down next does it */
     ti_worker_stop(worker);
     ti_engine_queue(engine, ti_worker_scatter(worker));
     ti_store_sc(&worker->offers, 0);
     ti_store_sc(&worker->give_up, 0);
     ti_store_sc(&worker->abandoned, 0);
-    if (worker->contexts[backend]) /* else the seat stays taken: there is no memory for a worker */
-        ti_engine_leave(engine, worker);
+    ti_engine_leave(engine, worker);
 }
 
 void ti_engine_give_up(ti_engine *engine, uint64_t now)

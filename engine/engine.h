@@ -136,7 +136,7 @@ void ti_engine_drop_handle(ti_engine *engine);
 uint32_t ti_engine_pending(ti_engine *engine);
 
 /* Takes a worker's seat, waiting until it is free, so that its contexts can be worked on. NULL: the
- * engine has closed. */
+ * engine has closed, or there is no memory for what the worker lacks. */
 ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index);
 void ti_engine_leave(ti_engine *engine, ti_worker *worker);
 

@@ -421,6 +421,118 @@ static void two_backends_share_a_dag(void)
     CHECK_INT(twin.closed, 1);
 }
 
+/* A backend whose first callback never looks up, and that finds no memory for a context when it is
+ * told so. */
+typedef struct tt_mule {
+    atomic_bool stands, barren; /* it is in that callback; it cannot be opened */
+    atomic_uint refused, served;
+} tt_mule;
+
+static void *open_mule(void *shared, uint32_t worker, ti_error **error)
+{
+    tt_mule *mule = shared;
+    (void)worker;
+    if (!atomic_load(&mule->barren))
+        return mule;
+    atomic_fetch_add(&mule->refused, 1);
+    *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
+    return NULL;
+}
+
+static void serve_mule(void *context, ti_worker *worker)
+{
+    tt_mule *mule = context;
+    while (ti_worker_next(worker)) {
+        if (atomic_fetch_add(&mule->served, 1) == 0) {
+            atomic_store(&mule->stands, true);
+            while (atomic_load(&mule->stands))
+                uv_sleep(1);
+            pthread_exit(NULL); /* it was given up meanwhile */
+        }
+        ti_worker_complete(worker, tt_number(7), NULL, TI_OWNS_PAYLOAD);
+    }
+}
+
+static void interrupt_mule(void *context)
+{
+    (void)context;
+}
+
+static bool abandon_mule(void *context)
+{
+    return atomic_load(&((tt_mule *)context)->stands);
+}
+
+static void close_mule(void *context)
+{
+    (void)context;
+}
+
+static const ti_backend mule_backend = {
+    .name = "mule",
+    .open = open_mule,
+    .serve = serve_mule,
+    .interrupt = interrupt_mule,
+    .abandon = abandon_mule,
+    .close = close_mule,
+};
+
+/* Its only worker is given up, and cannot be opened again. */
+static ti_program *lose_a_worker(ti_engine *engine, tt_mule *mule)
+{
+    static tt_native native;
+    ti_program *program = tt_install(engine, tt_chain(1), &native);
+    ti_run *run = tt_run_new(program, 1);
+    tt_start(run);
+    while (!atomic_load(&mule->stands))
+        uv_sleep(1);
+    atomic_store(&mule->barren, true);
+    ti_run_cancel(run, NULL, 0);
+    tt_wait(run);
+    CHECK_INT(ti_run_status(run), TI_CANCELLED);
+    ti_run_release(run);
+    while (!atomic_load(&mule->refused))
+        uv_sleep(1);
+    return program;
+}
+
+static ti_engine *open_with_mule(tt_mule *mule)
+{
+    const ti_engine_config config = {.workers = 1, .preempt = TI_PREEMPT_SIGNAL, .grace = 20000000};
+    ti_error *error = NULL;
+    ti_engine *engine =
+        ti_engine_open(&config, &(ti_backend_choice){&mule_backend, mule}, 1, &error);
+    REQUIRE(engine);
+    return engine;
+}
+
+static void a_worker_that_could_not_be_replaced_is_when_there_is_memory(void)
+{
+    static tt_mule mule;
+    ti_engine *engine = open_with_mule(&mule);
+    ti_program *program = lose_a_worker(engine, &mule);
+    CHECK(ti_engine_claim(engine, 0) == NULL);
+    ti_run *run = tt_run_new(program, 1);
+    tt_start(run);
+    CHECK(!ti_engine_wait(engine, run, 20000000));
+    atomic_store(&mule.barren, false);
+    tt_wait(run);
+    CHECK_INT(tt_result(run), 7);
+    ti_run_release(run);
+    ti_program_release(program);
+    ti_engine_release(engine);
+    atomic_store(&mule.stands, false);
+}
+
+static void an_engine_closes_without_a_worker_that_could_not_be_replaced(void)
+{
+    static tt_mule mule;
+    ti_engine *engine = open_with_mule(&mule);
+    ti_program_release(lose_a_worker(engine, &mule));
+    ti_engine_release(engine);
+    atomic_store(&mule.stands, false);
+}
+
 /* The child of a fork that happened while some thread had each lock: all it may do to what it has
  * inherited does nothing, and does not wait. */
 static void use_inherited(ti_engine *engine, ti_program *program, ti_run *run, ti_run *settled)
@@ -503,6 +615,10 @@ int main(void)
     RUN(dropping_everything_closes_the_engine);
     RUN(several_threads_may_close_an_engine);
     RUN(two_backends_share_a_dag);
+#ifndef __SANITIZE_THREAD__ /* it holds signals back */
+    RUN(a_worker_that_could_not_be_replaced_is_when_there_is_memory);
+    RUN(an_engine_closes_without_a_worker_that_could_not_be_replaced);
+#endif
     RUN(a_forked_child_waits_for_nobody);
     return check_report();
 }
