@@ -41,10 +41,10 @@ function does.dawdle(payload, ctx)
   return go_on(payload, ctx)
 end
 
--- Half a minute or so, should nobody stop it.
+-- Some seconds, should nobody stop it.
 function does.spin(payload, ctx)
   local steps = 0
-  while steps < 1e10 do steps = steps + 1 end
+  while steps < 1e9 do steps = steps + 1 end
   return go_on(payload, ctx)
 end
 
