@@ -22,7 +22,7 @@ check asan-schedules env TIDEMILL_SCHEDULES=20000 build/asan-5.4/spec/schedule_t
 check memory env TIDEMILL_STRIDE=1 tools/with 5.4 busted spec/memory_spec.lua
 check accidents env TIDEMILL_ACCIDENTS=100 tools/with 5.4 busted spec/accident_spec.lua
 check oracle env TIDEMILL_ORACLE_DAGS=5000 tools/with 5.4 busted spec/oracle_spec.lua
-check soak tools/with 5.4 lua spec/soak.lua "$minutes"
+check soak make soak SOAK_MINUTES="$minutes"
 check fuzz tools/fuzz.sh "$((minutes * 20))"
 
 echo

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- DAGs whose payloads say what goes wrong, and where: for soak.lua. A payload is a text "trouble@processor#number..." or
--- a table with the fields `trouble` and `at`; every transform adds its mark. A description is plain data, so that it can
--- be declared by the host or written into a script: { failure_strategy, version, processors = { { id, intent, ... } } }.
+-- DAGs whose payloads say what goes wrong, and where: for soak.lua. A payload is a text "trouble@processor#number:..."
+-- or a table with the fields `trouble` and `at`; every transform adds its mark. A description is plain data, so that it
+-- can be declared by the host or written into a script:
+-- { failure_strategy, strategy, limits, timeout, max_concurrency, version, processors = { { id, intent, ... }, ... } }
 
 local troubles = {}
 
@@ -56,7 +57,7 @@ end
 
 function does.hog(payload, ctx)
   local hoard = {}
-  for i = 1, 1e6 do hoard[i] = ("x"):rep(2 ^ 16) .. i end
+  while #hoard < 1e6 do hoard[#hoard + 1] = ("x"):rep(2 ^ 16) .. #hoard end
   return go_on(payload, ctx)
 end
 
@@ -81,7 +82,7 @@ end
 local function set_up(options) return { version = options.version } end
 local function worth_it(err) return err.message ~= "not that one" end
 
--- A function: a bundle of callbacks takes along what it refers to, and `tm` must not be among that.
+-- The DAG of a description; `tm` is passed, so that no callback takes it along.
 function troubles.declare(tm, description)
   local dag = { name = "soak" }
   for _, key in ipairs { "failure_strategy", "strategy", "limits", "timeout", "max_concurrency" } do
