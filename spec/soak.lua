@@ -4,8 +4,8 @@
 -- out, are stopped and cancelled; and it is closed or dropped, whatever is in flight.
 --
 -- Every input has one outcome, in order where that was asked for, and a plain evaluation in Lua comes to the same.
--- Every input has one outcome, in order where that was asked for, and a plain evaluation in Lua comes to the same.
--- but not the same schedule.
+-- Between rounds nothing is left alive. Memory, descriptors and threads do not grow. A seed makes the same choices
+-- again, though not on the same schedule.
 --
 -- Memory is what the system says, so the allocator has to give back what is free: `make soak` sees to that.
 local core = require "tidemill.core"
