@@ -20,6 +20,8 @@ typedef struct ti_state {
     uint32_t worker;         /* [const] */
     ti_state_config *config; /* [const] */
     bool bounded;            /* [const] there is a limit of memory or instructions */
+    uint64_t
+        instruction_limit; /* [const] as in `config`, which a state that was given up outlives */
 
     /* all else: [seat] */
     ti_memory *memory; /* NULL: no limit */
