@@ -21,6 +21,7 @@ local JIT = rawget(_G, "jit") -- luacheck: ignore 113
 
 local WARM_UP = 1 / 6 -- of the time
 local TOLERANCE = { MiB = 3, descriptors = 0, threads = 0 } -- by how much a late median may exceed an early one
+if package.cpath:find "[at]san" then TOLERANCE.MiB = math.huge end -- sanitizers keep what is freed
 local LEAST_SAMPLES, MOST_SAMPLES = 12, 240 -- each may keep a page of memory from being given back
 local PATIENCE = 60 -- seconds for what must happen
 
