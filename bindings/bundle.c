@@ -11,10 +11,13 @@
 #define MOST_RUNS 32
 #define MOST_BYTES ((size_t)64 << 10)
 
-/* The bundle that is being filled is at this key of the metatable of results, in a weak table. */
+/* The bundle that is being filled is at this key of the metatable of results, in a weak table: the
+ * userdata itself, which a collector takes out as soon as it is to be finalized. Lua 5.1 and LuaJIT
+ * would leave its table there if garbage with a finalizer of its own refers to one of its results.
+ */
 #define FILLING 1
 
-/* The table attached to a result: that of its bundle, which has only this, or its own. */
+/* The table attached to a bundle and its results, which has only this, or a result's own. */
 enum { BUNDLE = 1, OWN };
 
 struct ti_bundle {
@@ -34,7 +37,7 @@ static int bundle_free(lua_State *L)
     return 0;
 }
 
-/* Pushes the table of a new bundle, and keeps it in the weak table below it. */
+/* Pushes the table of a new bundle, and keeps the bundle in the weak table below it. */
 static ti_bundle *new_bundle(lua_State *L)
 {
     lua_createtable(L, 1, 0);
@@ -43,9 +46,11 @@ static ti_bundle *new_bundle(lua_State *L)
     self->bytes = 0;
     luaL_getmetatable(L, BUNDLE_TYPE);
     lua_setmetatable(L, -2);
-    lua_rawseti(L, -2, BUNDLE);
+    lua_pushvalue(L, -2);
+    tl_set_fields(L, -2);
     lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, FILLING);
+    lua_rawseti(L, -4, FILLING);
+    lua_rawseti(L, -2, BUNDLE);
     return self;
 }
 
@@ -53,16 +58,14 @@ static ti_bundle *new_bundle(lua_State *L)
  * room. */
 static ti_bundle *filling(lua_State *L)
 {
-    ti_bundle *self = NULL;
     lua_rawgeti(L, -1, FILLING);
     lua_rawgeti(L, -1, FILLING);
-    if (lua_istable(L, -1)) {
-        lua_rawgeti(L, -1, BUNDLE);
-        self = lua_touserdata(L, -1);
-        lua_pop(L, 1);
-    }
-    if (self && self->count < MOST_RUNS && self->bytes < MOST_BYTES)
+    ti_bundle *self = lua_touserdata(L, -1);
+    if (self && self->count < MOST_RUNS && self->bytes < MOST_BYTES) {
+        tl_get_fields(L, -1);
+        lua_replace(L, -2);
         return self;
+    }
     lua_pop(L, 1);
     return new_bundle(L);
 }

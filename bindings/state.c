@@ -998,7 +998,8 @@ static void *open_state(void *shared, uint32_t worker, ti_error **error)
     }
     state->worker = worker;
     state->config = shared;
-    state->bounded = state->config->memory_limit || state->config->instruction_limit;
+    state->instruction_limit = state->config->instruction_limit;
+    state->bounded = state->config->memory_limit || state->instruction_limit;
     state->scratch.most = VALUE_PER_MEMORY * state->config->memory_limit;
     if (open_lua(state, error)) {
         reinstall(state);

@@ -17,9 +17,11 @@ typedef struct ti_state_config ti_state_config;
 
 typedef struct ti_state {
     lua_State *L;
-    uint32_t worker;         /* [const] */
-    ti_state_config *config; /* [const] */
-    bool bounded;            /* [const] there is a limit of memory or instructions */
+    uint32_t worker;            /* [const] */
+    ti_state_config *config;    /* [const] */
+    bool bounded;               /* [const] there is a limit of memory or instructions */
+    uint64_t instruction_limit; /* [const] as in `config`, which may be gone when a thread that was
+                                   given up ends */
 
     /* all else: [seat] */
     ti_memory *memory; /* NULL: no limit */

@@ -24,12 +24,12 @@ static const char mode_key = 0;
 
 static uint64_t allowance(const ti_state *state)
 {
-    return state->loading ? LOADING : state->config->instruction_limit;
+    return state->loading ? LOADING : state->instruction_limit;
 }
 
 static bool is_metered(const ti_state *state)
 {
-    return state->loading || state->config->instruction_limit;
+    return state->loading || state->instruction_limit;
 }
 
 bool ti_stop_spent(const ti_state *state)

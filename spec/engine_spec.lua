@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Engines: their options, their life and their end.
+local core = require "tidemill.core"
 local tm = require "tidemill"
 local util = require "spec.support.util"
 
@@ -310,6 +311,29 @@ describe("Garbage collection", function()
     leave_running()
     collect()
     assert.is_truthy(io.open(stopped))
+  end)
+end)
+
+-- Results share what frees their runs. Lua 5.1 and LuaJIT finalize that while they still keep, for one more cycle, what
+-- other finalized objects refer to.
+describe("A result that goes together with an engine that refers to it", function()
+  after_each(util.cleanup)
+
+  it("takes no later result along", function()
+    local dag = assert(util.engine(1):dag(identity()))
+    local function leave_garbage()
+      local other = tm.engine { workers = 1 }
+      local result = dag:run "kept by a callback that is never called"
+      assert(other:dag(identity())):start("x", function() return result end)
+    end
+    collect()
+    local before = core.live()
+    coroutine.wrap(leave_garbage)() -- on a stack of its own, of which nothing is left
+    collectgarbage()
+    dag:run "later"
+    collect()
+    collect()
+    if before then assert.same(before.values, core.live().values) end
   end)
 end)
 

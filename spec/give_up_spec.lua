@@ -65,6 +65,18 @@ describe("A callback that cannot be stopped", function()
     assert.is_nil(err.result.outcomes.blocked.payload)
   end)
 
+  it("may return when the engine is gone", function()
+    do
+      local run = assert(engine:dag(tm.dag { blocked() })):start("p", { timeout = 0.02 })
+      run:wait(0.9)
+    end
+    engine:close()
+    engine = assert(tm.engine { workers = 1 })
+    for _ = 1, 4 do collectgarbage() end
+    os.execute "sleep 1.2"
+    assert.equal(1, #engine:dag(tm.dag { tm.transform("it", function(p) return p end) }).processors)
+  end)
+
   it("may be a loop that LuaJIT has compiled", function()
     if not rawget(_G, "jit") then return pending "this Lua compiles nothing" end
     local result, err = outcome_of({ tm.transform("spins", function(payload)

@@ -147,6 +147,18 @@ describe("A script", function()
     ]], { MARKER = marker }, 3)
     assert.equal("xxx", util.read(marker))
   end)
+
+  it("is the same in every worker, though the file changes meanwhile", function()
+    local path = util.path ".dag.lua"
+    util.write(path, ([[
+      local file = io.open(%q, "wb")
+      file:write "error 'another script'"
+      file:close()
+      local tm = require "tidemill"
+      return tm.dag { tm.transform("t", function(p) return p end) }
+    ]]):format(path))
+    assert.equal("x", util.run(assert(util.engine(3):load(path)), "x").payload)
+  end)
 end)
 
 describe("A script that can't be loaded", function()

@@ -239,6 +239,24 @@ describe("memory_limit", function()
     end
   end)
 
+  it("brings back the text that was loaded, whatever the file says by then", function()
+    local text = [[
+      local tm, kept = require "tidemill", {}
+      return tm.dag { tm.transform("version", function(payload)
+        if payload == "grow" then for i = 1, math.huge do kept[i] = { i } end end
+        return "first"
+      end) }
+    ]]
+    local path = util.script(text)
+    local dag = assert(engine:load(path))
+    util.write(path, (text:gsub("first", "second")))
+    assert.equal("memory_limit", select(2, dag:run "grow").code)
+    assert.equal("first", util.run(dag, "").payload)
+    os.remove(path)
+    assert.equal("memory_limit", select(2, dag:run "grow").code)
+    assert.equal("first", util.run(dag, "").payload)
+  end)
+
   it("is an error of load when the script wants too much", function()
     for _, body in ipairs {
       "local t = {} for i = 1, math.huge do t[i] = { i } end",

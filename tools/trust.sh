@@ -24,7 +24,8 @@ check helgrind tools/races.sh helgrind
 check memory env TIDEMILL_STRIDE=1 tools/with 5.4 busted spec/memory_spec.lua
 check accidents env TIDEMILL_ACCIDENTS=100 tools/with 5.4 busted spec/accident_spec.lua
 check oracle env TIDEMILL_ORACLE_DAGS=5000 tools/with 5.4 busted spec/oracle_spec.lua
-check soak tools/with 5.4 lua spec/soak.lua "$minutes"
+check soak make soak SOAK_MINUTES="$minutes"
+check asan-soak make soak SOAK_MINUTES="$minutes" VARIANT=asan-5.4
 check fuzz tools/fuzz.sh "$((minutes * 15))"
 
 echo

@@ -276,6 +276,7 @@ function Engine:load(path, options)
     forget(self, key)
     return nil, err
   end
+  source.text = loaded.text
   core.install(self, "load", key, source) -- a state may be replaced from now on
   local ok
   ok, err = in_every_worker(self, 2, path, "load", key, source, function(answer)

@@ -42,8 +42,7 @@ local function environment_for(profile, path)
 end
 
 -- Bytecode can crash the host, so only text is compiled.
-local function compile(path, profile)
-  local text = read(path)
+local function compile(text, path, profile)
   if text:find "^%s*\27" then
     error(("%s is bytecode, which is never loaded; use the source"):format(path), 0)
   end
@@ -60,20 +59,22 @@ local function begin(profile)
   if metered or profile ~= "trusted" then core.meter() end
 end
 
---- Runs a script and returns its description and the problems of its declaration. `source` has the script's
--- path, its sandbox, and whether all of its callbacks have a timeout.
+--- Runs a script and returns its description, the problems of its declaration, and its text. `source` has the
+-- script's path, its sandbox, whether all of its callbacks have a timeout, and its text once that has been read: the
+-- file may be another one by the time another state loads it.
 function M.load(key, source)
   local path = source.path
   local declare = require "tidemill.declare" -- not earlier: the collector has to walk over all that is there
   begin(source.sandbox)
-  local dag = compile(path, source.sandbox)(path)
+  local text = source.text or read(path)
+  local dag = compile(text, path, source.sandbox)(path)
   if not declare.is_dag(dag) then
     error(("%s must return a DAG (return tm.dag { ... }), but it returned %s")
       :format(path, dag == nil and "nothing" or "a " .. type(dag)), 0)
   end
   local description, items, problems = declare.describe(dag)
   drafts[key] = { functions = declare.functions(items), source = source }
-  return { description = description, problems = problems }
+  return { description = description, problems = problems, text = text }
 end
 
 --- Takes the callbacks of an inline DAG, `source.bundle`.
