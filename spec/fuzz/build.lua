@@ -62,7 +62,7 @@ function Reader:value(depth, key)
   if kind == 6 then return nil end
   if kind == 7 then return self.tables[self:byte() % math.max(1, #self.tables) + 1] end
   if kind == 8 then
-    return self:pick { os.clock, io.stdout, coroutine.create(os.clock), require "tidemill".null, new }
+    return self:pick { os.clock, io.stdout, coroutine.create(new), require "tidemill".null, new }
   end
   if kind == 9 then return self:deep() end
   if kind == 10 and self.callback then return self:callback() end
