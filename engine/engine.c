@@ -200,7 +200,10 @@ static ti_worker *claim(ti_engine *engine, uint32_t index)
         uv_cond_wait(&engine->changed, &engine->lock);
     uv_mutex_unlock(&engine->lock);
     ti_sub_sc(&worker->claims, 1);
-    return taken ? worker : NULL;
+    if (!taken)
+        return NULL;
+    ti_engine_catch_up(engine, worker);
+    return worker;
 }
 
 ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
@@ -210,8 +213,6 @@ ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
         ti_engine_leave(engine, worker);
         return NULL;
     }
-    if (worker)
-        ti_engine_catch_up(engine, worker);
     return worker;
 }
 

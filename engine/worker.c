@@ -576,6 +576,19 @@ static bool keep(ti_worker *worker, ti_node *node)
     return false;
 }
 
+/* Takes the oldest ready node of another worker, and about half of the others with it: to come back
+ * for each would cost both of them more than a short callback does. */
+static bool steal_from(ti_worker *worker, ti_worker *victim)
+{
+    ti_node *node = ti_deque_steal(&victim->deque);
+    if (!node || !keep(worker, node))
+        return false;
+    int64_t more = worker->guest ? 0 : ti_deque_count(&victim->deque) / 2;
+    while (more-- > 0 && (node = ti_deque_steal(&victim->deque)))
+        ti_worker_push(worker, node);
+    return true;
+}
+
 static bool steal(ti_worker *worker)
 {
     ti_engine *engine = worker->engine;
@@ -586,9 +599,8 @@ static bool steal(ti_worker *worker)
         ti_worker *victim = ti_engine_worker(engine, at);
         if (victim == worker || !ti_load_sc(&victim->offers))
             continue;
-        ti_node *node = ti_deque_steal(&victim->deque);
-        if (node)
-            return keep(worker, node);
+        if (steal_from(worker, victim))
+            return true;
     }
     return false;
 }

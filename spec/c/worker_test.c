@@ -80,6 +80,22 @@ static void only_what_is_offered_is_stolen(void)
     leave_all(it);
 }
 
+static void a_thief_takes_half(void)
+{
+    tt_native native = {.call = tt_increment};
+    tt_bench it = sit_at_all(tt_fan(100), &native); /* with one that joins them */
+    CHECK(ti_worker_find(it.a, NULL));
+    CHECK_INT(ti_deque_count(&it.a->deque), 99); /* and the one that is hot */
+    ti_store_sc(&it.a->offers, 1);
+    CHECK(ti_worker_find(it.b, NULL));
+    CHECK_INT(ti_deque_count(&it.a->deque), 49);
+    CHECK_INT(ti_deque_count(&it.b->deque), 49);
+    ti_worker_drain(it.b);
+    CHECK_INT(native.called, 50);
+    ti_worker_drain(it.a);
+    leave_all(it);
+}
+
 /* A guest leaves the inbox alone, and what it steals of another run it passes on. */
 static void a_guest_works_for_its_own_run_only(void)
 {
@@ -146,6 +162,7 @@ static void a_worker_mixes_runs_and_settles_each(void)
 int main(void)
 {
     RUN(a_worker_finds_what_was_sent_and_drains_it);
+    RUN(a_thief_takes_half);
     RUN(all_that_is_ready_runs_though_the_ring_is_full);
     RUN(only_what_is_offered_is_stolen);
     RUN(a_guest_works_for_its_own_run_only);
