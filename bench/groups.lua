@@ -60,7 +60,7 @@ end
 function M.new_string(group)
   group:begin("new string", "Callbacks that make another 32 bytes each time")
   graphs_with(group, "new string", {
-    chain = { 1, 1 }, ladder = { 1, 1 }, fanout = { [2] = 1 }, layered = { [2] = 1 }, diamond = {},
+    chain = { 1, 1 }, ladder = { 1, 1 }, fanout = { [2] = 0.8 }, layered = { [2] = 0.8 }, diamond = {},
   })
 end
 

@@ -129,6 +129,18 @@ static bool is_kept(const ti_state *state, uint32_t place, const ti_run *run, co
     return state->payloads[place].value == value && state->payloads[place].serial == run->serial;
 }
 
+static void forget_payloads(lua_State *L, ti_state *state)
+{
+    for (uint32_t i = 0; i < 1u << state->payload_bits; i++) {
+        if (!state->payloads[i].value)
+            continue;
+        state->payloads[i].value = NULL;
+        lua_pushnil(L);
+        lua_replace(L, PAYLOADS + (int)i);
+    }
+    state->kept = 0;
+}
+
 /* Keeps the string at a stack index. All that are kept take no more than half of what the state may
  * use. */
 static void keep(lua_State *L, ti_state *state, int index, const ti_run *run, const ti_value *value,
@@ -137,6 +149,9 @@ static void keep(lua_State *L, ti_state *state, int index, const ti_run *run, co
     uint32_t place = place_of(state, value);
     if (state->memory && value->root.size > state->memory->limit / (2 * TI_STATE_PAYLOADS))
         return;
+    if (state->kept > TI_STATE_KEPT)
+        forget_payloads(L, state);
+    state->kept += value->root.size;
     lua_copy(L, index, PAYLOADS + (int)place);
     state->payloads[place].value = value;
     state->payloads[place].serial = run->serial;
@@ -533,6 +548,7 @@ static int serve_protected(lua_State *L)
     lua_pushvalue(L, lua_upvalueindex(UPVALUE_CONTEXT));
     state->payload_bits = 0;
     state->payloads[0].value = NULL;
+    state->kept = 0;
     state->prepared = 0;
     lua_settop(L, top_of(state));
     while ((task = ti_worker_next(state->serving)))

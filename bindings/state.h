@@ -13,6 +13,9 @@
 /* Most payload strings that a state has at hand as Lua strings while it serves: a power of two. */
 #define TI_STATE_PAYLOADS 256
 
+/* Most bytes of them; what is kept beyond would only drive others out of the caches. */
+#define TI_STATE_KEPT ((size_t)1 << 20)
+
 typedef struct ti_state_config ti_state_config;
 
 typedef struct ti_state {
@@ -50,6 +53,7 @@ typedef struct ti_state {
     uint32_t *ancestors;    /* work space of the ancestor walk */
     uint32_t ancestor_room; /* in processors */
     uint32_t ancestor_mark; /* of the last walk */
+    size_t kept;            /* bytes of the strings that these had since they were all empty */
     uint32_t payload_bits;  /* 1 << this many of these are in use */
     struct {
         uint64_t serial; /* of the run; values of others may have the same address */
