@@ -9,7 +9,6 @@
 
 /* Lua's collector does not see what a result holds; it is told of this many bytes at a time. */
 #define GARBAGE_STEP ((size_t)256 << 10)
-#define MOST_GARBAGE ((size_t)4 << 20)
 
 static int run_free(lua_State *L)
 {
@@ -36,20 +35,10 @@ void ti_host_clear_inputs(ti_host_engine *engine)
     engine->input = engine->metadata = NULL;
 }
 
-/* Lua 5.1 and LuaJIT do not wait with the next cycle when they are told; so it is done when what
- * there is to tell is as much as what Lua has. */
-static bool is_worth_telling(lua_State *L, size_t garbage)
-{
-    if (garbage < GARBAGE_STEP)
-        return false;
-    size_t own = LUA_VERSION_NUM < 502 ? (size_t)lua_gc(L, LUA_GCCOUNT, 0) << 10 : 0;
-    return garbage >= own || garbage >= MOST_GARBAGE;
-}
-
 void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
 {
     engine->garbage += bytes;
-    if (!is_worth_telling(L, engine->garbage))
+    if (engine->garbage < GARBAGE_STEP)
         return;
     size_t kilobytes = engine->garbage >> 10;
     engine->garbage = 0;

@@ -799,6 +799,7 @@ ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
         .conversion = {.scratch = &state->scratch, .root = function},
     };
     ti_stop_reset(state);
+    state->call++; /* what the last callback spent is not this one's */
     state->running = L;
     state->invoking = true;
     lua_pushvalue(L, INVOKE);

@@ -16,7 +16,7 @@
 
 /* A run keeps so many blocks for its next flight: to allocate large pieces and give them back all
  * the time would also have malloc tidy up what is small, over and over. */
-#define KEPT 4
+#define KEPT 2
 
 /* The address sanitizer sees what is read after it was given back, or beyond its end. */
 #if defined(__SANITIZE_ADDRESS__)

@@ -31,7 +31,7 @@ bool ti_engine_forked(const ti_engine *engine)
 
 /* A program keeps so much for runs to come, and two runs per worker anyway; a collector that frees
  * results gives back many at once, and a burst must not be paid for ever. */
-#define IDLE_BYTES ((size_t)4 << 20)
+#define IDLE_BYTES ((size_t)8 << 20)
 
 static void close_contexts(ti_engine *engine)
 {
@@ -814,16 +814,16 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
 }
 
 /* With the lock. */
-static bool keeps_another(const ti_engine *engine, const ti_program *program)
+static bool keeps(const ti_engine *engine, const ti_program *program, const ti_run *run)
 {
-    return program->idle_count < 2 * engine->workers ||
-           (size_t)program->idle_count * program->plan->count * sizeof(ti_node) < IDLE_BYTES;
+    size_t bytes = program->plan->count * sizeof *run->nodes + run->blocks.size;
+    return program->idle_count < 2 * engine->workers || program->idle_count * bytes < IDLE_BYTES;
 }
 
 void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *runs)
 {
     uv_mutex_lock(&engine->lock);
-    while (runs && keeps_another(engine, program)) {
+    while (runs && keeps(engine, program, runs)) {
         ti_run *run = runs;
         runs = run->next_idle;
         run->next_idle = program->idle;

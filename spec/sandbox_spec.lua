@@ -405,6 +405,11 @@ describe("instruction_limit", function()
     util.assert_contains(err.message, ("executed more than %d instructions (instruction_limit)"):format(limit))
   end
 
+  it("does not hold against a script what the worker's last callback spent", function()
+    assert_spent(one(function() while true do end end, 10000), 10000)
+    assert(engine:load(util.script "return require 'tidemill'.dag { require 'tidemill'.transform('a', print) }"))
+  end)
+
   it("ends a callback that executes more", function()
     for _, preempt in ipairs { "signal", "hook" } do
       assert_spent(one(function() while true do end end, 10000, preempt), 10000)
