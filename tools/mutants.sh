@@ -9,7 +9,7 @@ build=$root/build/mutants/build
 seeds=${TIDEMILL_SCHEDULES-20000}
 
 mkdir -p "$copy"
-(cd "$root" && tar cf - CMakeLists.txt ./*.rockspec engine bindings bin spec tools) | tar xmf - -C "$copy"
+(cd "$root" && tar cf - CMakeLists.txt ./*.rockspec engine bindings bin bench spec tools) | tar xmf - -C "$copy"
 cmake -G Ninja -S "$copy" -B "$build" --log-level=NOTICE
 cmake --build "$build" --target schedule_test -- --quiet
 "$build/spec/schedule_test" 1 200 >/dev/null || { echo "it fails without a mutant" >&2; exit 1; }
