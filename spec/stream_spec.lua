@@ -94,6 +94,7 @@ local function spinning(engine)
 end
 
 local function collect()
+  if rawget(_G, "jit") then jit.flush() end -- luacheck: ignore 113 (compiled traces keep closures alive)
   for _ = 1, 4 do collectgarbage() end
 end
 
