@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "bindings/heap.h"
 
-#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -52,7 +51,6 @@ struct ti_heap {
     ti_page *empty;
     uint32_t empties;
     ti_chunk *chunks;
-    size_t reserved;
 };
 
 static ti_chunk *chunk_of(const void *address)
@@ -103,7 +101,6 @@ static bool add_chunk(ti_heap *heap)
     if (chunk->next)
         chunk->next->previous = chunk;
     heap->chunks = chunk;
-    heap->reserved += CHUNK;
     for (int i = PAGES; i-- > 0;)
         add_empty(heap, &chunk->pages[i]);
     return true;
@@ -120,7 +117,6 @@ static void drop_chunk(ti_heap *heap, ti_chunk *chunk)
         heap->chunks = chunk->next;
     if (chunk->next)
         chunk->next->previous = chunk->previous;
-    heap->reserved -= CHUNK;
     free(chunk);
 }
 
@@ -241,7 +237,10 @@ void *ti_heap_allocate(void *context, void *block, size_t old_size, size_t size)
 
 size_t ti_heap_reserved(const ti_heap *heap)
 {
-    return heap->reserved;
+    size_t reserved = 0;
+    for (const ti_chunk *chunk = heap->chunks; chunk; chunk = chunk->next)
+        reserved += CHUNK;
+    return reserved;
 }
 
 ti_heap *ti_heap_new(void)

@@ -40,9 +40,9 @@ typedef struct ti_arena {
 
 /* For runs of so many processors. */
 void ti_blocks_open(ti_blocks *blocks, uint32_t processors);
-/* Nobody but holders of references uses what is in the blocks any more; one block stays. */
+/* Nobody but holders of references uses what is in the blocks any more; a few blocks stay. */
 void ti_blocks_clear(ti_blocks *blocks);
-/* That one goes, too. */
+/* They go, too. */
 void ti_blocks_free(ti_blocks *blocks);
 
 /* Room for so many bytes in *block. NULL: there is no memory, or they are too many for a block. */

@@ -44,15 +44,25 @@ static void close_contexts(ti_engine *engine)
         }
 }
 
-static bool open_contexts(ti_engine *engine, ti_error **error)
+/* Opens the contexts that a worker lacks: all of them at first, and one where there was no memory
+ * for it when the worker was given up. False: *error says why. */
+static bool open_contexts(ti_engine *engine, ti_worker *worker, ti_error **error)
+{
+    for (uint32_t b = 0; b < engine->backends; b++) {
+        if (!worker->contexts[b])
+            worker->contexts[b] =
+                engine->backend[b].vtable->open(engine->backend[b].shared, worker->index, error);
+        if (!worker->contexts[b])
+            return false;
+    }
+    return true;
+}
+
+static bool open_all_contexts(ti_engine *engine, ti_error **error)
 {
     for (uint32_t w = 0; w < engine->workers; w++)
-        for (uint32_t b = 0; b < engine->backends; b++) {
-            void *context = engine->backend[b].vtable->open(engine->backend[b].shared, w, error);
-            if (!context)
-                return false;
-            engine->seats[w].contexts[b] = context;
-        }
+        if (!open_contexts(engine, &engine->seats[w], error))
+            return false;
     return true;
 }
 
@@ -130,7 +140,7 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
         return NULL;
     }
     ti_live_add(TI_LIVE_ENGINES, 1);
-    if (!open_contexts(engine, error)) {
+    if (!open_all_contexts(engine, error)) {
         ti_engine_close(engine);
         engine->backends = 0; /* what they share is still the caller's */
         ti_engine_release(engine);
@@ -171,20 +181,13 @@ static bool try_to_sit(ti_worker *worker)
     return true;
 }
 
-/* Opens what a worker lacks that was given up when there was no memory for a fresh context. With
- * the seat taken. False: there still is none. */
+/* With the seat taken. False: there is no memory for what it lacks. */
 static bool equip(ti_engine *engine, ti_worker *worker)
 {
-    for (uint32_t b = 0; b < engine->backends; b++) {
-        ti_error *error = NULL;
-        if (!worker->contexts[b])
-            worker->contexts[b] =
-                engine->backend[b].vtable->open(engine->backend[b].shared, worker->index, &error);
-        ti_error_free(error);
-        if (!worker->contexts[b])
-            return false;
-    }
-    return true;
+    ti_error *error = NULL;
+    bool equipped = open_contexts(engine, worker, &error);
+    ti_error_free(error);
+    return equipped;
 }
 
 /* Whatever it lacks. */
@@ -707,7 +710,7 @@ static void work_as_guest(ti_engine *engine, ti_worker *worker, ti_run *run)
 
 ti_code ti_engine_run(ti_engine *engine, ti_run *run)
 {
-    run->held = true;
+    run->held = !run->signals; /* else it is still announced when the caller may have let it go */
     ti_code code = ti_engine_launch(engine, run);
     if (code)
         return code;
