@@ -53,6 +53,14 @@ static inline void tl_get_fields(lua_State *L, int index)
 #define tl_push_integer(L, integer) lua_pushnumber(L, (lua_Number)(integer))
 #endif
 
+/* The collector works as if so many bytes had been allocated, of which there are no more than fit
+ * into an int as kilobytes. True: that ended a cycle. */
+#if LUA_VERSION_NUM >= 505
+#define tl_gc_step(L, bytes) lua_gc(L, LUA_GCSTEP, (size_t)(bytes))
+#else
+#define tl_gc_step(L, bytes) lua_gc(L, LUA_GCSTEP, (int)((bytes) >> 10))
+#endif
+
 #if LUA_VERSION_NUM >= 505
 #define tl_newstate(allocate, context) lua_newstate(allocate, context, luaL_makeseed(NULL))
 #else

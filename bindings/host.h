@@ -22,6 +22,7 @@ typedef struct ti_host_engine {
     ti_builder scratch;         /* for payloads on their way in */
     ti_value *input, *metadata; /* on their way into a run */
     size_t garbage;             /* bytes of results made since Lua's collector was told */
+    size_t uncollected;         /* what it was told of since a cycle of it was seen to end */
 } ti_host_engine;
 
 typedef struct ti_host_dag {

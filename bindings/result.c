@@ -7,8 +7,13 @@
 #include "bindings/host.h"
 #include "engine/executor.h"
 
-/* Lua's collector does not see what a result holds; it is told of this many bytes at a time. */
+/* Lua's collector does not see what a result holds; it is told of this many bytes at a time, or of
+ * more, up to 1 GiB. */
 #define GARBAGE_STEP ((size_t)256 << 10)
+#define MOST_TOLD ((size_t)1 << 30)
+
+/* What may become garbage, beside as much as Lua itself has, before a cycle must have ended. */
+#define GARBAGE_MOST ((size_t)16 << 20)
 
 static int run_free(lua_State *L)
 {
@@ -35,18 +40,37 @@ void ti_host_clear_inputs(ti_host_engine *engine)
     engine->input = engine->metadata = NULL;
 }
 
+/* A collector that is generational, as in the program `lua` of 5.4, looks again at what has become
+ * old only when Lua's own memory has doubled, of which results have next to none. So when no cycle
+ * has ended for as long as would double it, all is collected. */
+static void collect_old(lua_State *L, ti_host_engine *engine, size_t bytes)
+{
+#ifdef LUA_GCGEN
+    engine->uncollected += bytes;
+    if (engine->uncollected <= GARBAGE_MOST + ((size_t)lua_gc(L, LUA_GCCOUNT) << 10))
+        return;
+    engine->uncollected = 0;
+    lua_gc(L, LUA_GCCOLLECT);
+#else
+    (void)L, (void)engine, (void)bytes;
+#endif
+}
+
 void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
 {
     engine->garbage += bytes;
     if (engine->garbage < GARBAGE_STEP)
         return;
-    size_t kilobytes = engine->garbage >> 10;
+    size_t told = engine->garbage < MOST_TOLD ? engine->garbage : MOST_TOLD;
     engine->garbage = 0;
 #ifdef LUA_GCISRUNNING
     if (!lua_gc(L, LUA_GCISRUNNING, 0))
         return;
 #endif
-    lua_gc(L, LUA_GCSTEP, kilobytes < 1 << 24 ? (int)kilobytes : 1 << 24);
+    if (tl_gc_step(L, told))
+        engine->uncollected = 0;
+    else
+        collect_old(L, engine, told);
 }
 
 int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_host_result *self)
