@@ -11,7 +11,7 @@ void *ti_host_test(lua_State *L, const char *type)
     void *data = lua_touserdata(L, 1);
     if (!data || !lua_getmetatable(L, 1))
         return NULL;
-    bool same = lua_rawequal(L, -1, lua_upvalueindex(1));
+    bool same = lua_topointer(L, -1) == lua_topointer(L, lua_upvalueindex(1));
     lua_pop(L, 1);
     return same ? data : tl_test_userdata(L, 1, type);
 }

@@ -364,8 +364,26 @@ static int run_tostring(lua_State *L)
     return 1;
 }
 
-/* Pushes what a field is made of; nil: there is no such field. */
-static void push_result_field(lua_State *L, ti_run *run, const char *key)
+/* Pushes a field that is no table; false: it is one, or there is none of that name. */
+static bool push_plain_field(lua_State *L, ti_run *run, const char *key)
+{
+    if (strcmp(key, "ok") == 0) {
+        lua_pushboolean(L, ti_run_status(run) == TI_COMPLETED);
+    } else if (strcmp(key, "payload") == 0) {
+        const ti_cell *payload = &ti_run_value(run, ti_run_source(run))->root;
+        if (payload->kind == TI_ARRAY || payload->kind == TI_MAP)
+            return false;
+        ti_convert_push(L, payload);
+    } else if (strcmp(key, "duration") == 0 && run->profile) {
+        lua_pushnumber(L, (lua_Number)(run->ended - run->began) / 1e9);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* Pushes the table that a field is; false: there is no such field. */
+static bool push_table_field(lua_State *L, ti_run *run, const char *key)
 {
     if (strcmp(key, "payload") == 0)
         ti_convert_push(L, &ti_run_value(run, ti_run_source(run))->root);
@@ -375,21 +393,18 @@ static void push_result_field(lua_State *L, ti_run *run, const char *key)
         ti_outcome_push_outcomes(L, run);
     else if (strcmp(key, "failures") == 0)
         ti_outcome_push_failures(L, run);
-    else if (strcmp(key, "ok") == 0)
-        lua_pushboolean(L, ti_run_status(run) == TI_COMPLETED);
-    else if (strcmp(key, "duration") == 0 && run->profile)
-        lua_pushnumber(L, (lua_Number)(run->ended - run->began) / 1e9);
     else
-        lua_pushnil(L);
+        return false;
+    return true;
 }
 
-/* True: pushed the field, which was looked at before. */
+/* True: pushed the table that a field is, which was looked at before. */
 static bool push_kept(lua_State *L)
 {
     tl_get_fields(L, 1);
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
-    return !lua_isnil(L, -1);
+    return lua_istable(L, -1);
 }
 
 /* Keeps the table on top of the stack: whoever looks again finds the same one. */
@@ -409,11 +424,12 @@ static int result_index(lua_State *L)
     luaL_argcheck(L, run, 1, "it has been closed");
     if (lua_type(L, 2) != LUA_TSTRING)
         return 0;
-    if (push_kept(L))
+    const char *key = lua_tostring(L, 2);
+    if (push_plain_field(L, run, key) || push_kept(L))
         return 1;
-    push_result_field(L, run, lua_tostring(L, 2));
-    if (lua_istable(L, -1))
-        keep(L);
+    if (!push_table_field(L, run, key))
+        return 0;
+    keep(L);
     return 1;
 }
 
