@@ -98,14 +98,40 @@ static bool may_share(lua_State *L)
     return ti_state_of(L) == NULL;
 }
 
+/* The options of `engine` are in the table at 1, which keeps its strings. */
+static const char *text_option(lua_State *L, const char *name)
+{
+    lua_getfield(L, 1, name);
+    const char *text = luaL_checkstring(L, -1);
+    lua_pop(L, 1);
+    return text;
+}
+
+/* 0 where there is none. */
+static double number_option(lua_State *L, const char *name)
+{
+    lua_getfield(L, 1, name);
+    double number = (double)luaL_optnumber(L, -1, 0);
+    lua_pop(L, 1);
+    return number;
+}
+
+static bool flag_option(lua_State *L, const char *name)
+{
+    lua_getfield(L, 1, name);
+    bool flag = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return flag;
+}
+
 static ti_engine_config engine_config(lua_State *L, ti_preempt mode, bool automatic)
 {
     return (ti_engine_config){
-        .workers = (uint32_t)luaL_checkinteger(L, 1),
+        .workers = (uint32_t)number_option(L, "workers"),
         .preempt = mode,
-        .grace = (uint64_t)((double)luaL_checknumber(L, 5) * 1e9),
-        .stubborn = automatic && lua_toboolean(L, 6),
-        .shared = lua_toboolean(L, 7) && may_share(L),
+        .grace = (uint64_t)(number_option(L, "kill_grace") * 1e9),
+        .stubborn = automatic && flag_option(L, "compiles"),
+        .shared = flag_option(L, "shared") && may_share(L),
     };
 }
 
@@ -128,7 +154,15 @@ static ti_engine *open_with_natives(const ti_engine_config *config, ti_state_con
     return engine;
 }
 
-static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
+/* One of the static names of sandboxes. */
+static const char *sandbox_option(lua_State *L)
+{
+    static const char *const profiles[] = {"trusted", "sandbox", "pure", NULL};
+    lua_getfield(L, 1, "sandbox");
+    const char *profile = profiles[luaL_checkoption(L, -1, NULL, profiles)];
+    lua_pop(L, 1);
+    return profile;
+}
 
 /* Sets what the facade reads of the engine on top of the stack. */
 static void set_engine_fields(lua_State *L, uint32_t workers, const ti_state_config *config)
@@ -147,14 +181,14 @@ static void set_engine_fields(lua_State *L, uint32_t workers, const ti_state_con
     lua_pop(L, 1);
 }
 
-/* engine(workers, package_path, package_cpath, preempt, kill_grace, compiles, shared, sandbox,
- * callback_timeout, memory_limit, instruction_limit) -> engine | nil, error; preempt is "signal",
- * "hook", "none", or "auto"; compiles: this Lua compiles loops; shared: its threads are borrowed
- * from libuv's pool; a limit of 0 is none */
+/* engine { workers, path, cpath, preempt, kill_grace, compiles, shared, sandbox, callback_timeout,
+ * memory_limit, instruction_limit } -> engine | nil, error; path and cpath are those of `package`;
+ * preempt is "signal", "hook", "none", or "auto"; compiles: this Lua compiles loops; shared: its
+ * threads are borrowed from libuv's pool; a limit of 0, or none, is none */
 static int engine_open(lua_State *L)
 {
-    const char *path = luaL_checkstring(L, 2), *cpath = luaL_checkstring(L, 3);
-    const char *preempt = luaL_checkstring(L, 4);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    const char *preempt = text_option(L, "preempt");
     ti_preempt mode = preempt_mode(preempt);
     ti_engine_config config = engine_config(L, mode, strcmp(preempt, "auto") == 0);
     ti_host_engine *self = tl_new_userdata(L, sizeof *self);
@@ -163,13 +197,14 @@ static int engine_open(lua_State *L)
     lua_setmetatable(L, -2);
     ti_call *call = new_call(L); /* holds the error */
     lua_insert(L, -2);
-    self->config = ti_state_config_new(path, cpath, preempt, mode, luaopen_tidemill_core);
+    self->config = ti_state_config_new(text_option(L, "path"), text_option(L, "cpath"), preempt,
+                                       mode, luaopen_tidemill_core);
     if (!self->config)
         return ti_host_fail(L, TI_E_MEMORY_LIMIT, "not enough memory for an engine");
-    self->config->sandbox = profiles[luaL_checkoption(L, 8, NULL, profiles)];
-    self->config->callback_timeout = (double)luaL_checknumber(L, 9);
-    self->config->memory_limit = (size_t)luaL_checknumber(L, 10);
-    self->config->instruction_limit = (uint64_t)luaL_checknumber(L, 11);
+    self->config->sandbox = sandbox_option(L);
+    self->config->callback_timeout = number_option(L, "callback_timeout");
+    self->config->memory_limit = (size_t)number_option(L, "memory_limit");
+    self->config->instruction_limit = (uint64_t)number_option(L, "instruction_limit");
     set_engine_fields(L, config.workers, self->config);
     self->engine = open_with_natives(&config, self->config, &call->error);
     return self->engine ? 1 : ti_host_fail(L, call->error->code, "%s", call->error->message);

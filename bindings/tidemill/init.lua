@@ -107,11 +107,18 @@ function M.engine(options)
   check_options(options)
   local sandbox = sandboxes[options.sandbox or false]
   local confined = sandbox ~= "trusted"
-  return core.engine(options.workers or core.default_workers(), package.path, package.cpath,
-    options.preempt == nil and default_preempt(options) or preempt_modes[options.preempt],
-    options.kill_grace or DEFAULT_GRACE, compiles, options.pool == "shared",
-    sandbox, options.callback_timeout or 0,
-    options.memory_limit or (confined and SANDBOX_MEMORY or 0), options.instruction_limit or 0)
+  return core.engine {
+    workers = options.workers or core.default_workers(),
+    path = package.path, cpath = package.cpath,
+    preempt = options.preempt == nil and default_preempt(options) or preempt_modes[options.preempt],
+    kill_grace = options.kill_grace or DEFAULT_GRACE,
+    compiles = compiles,
+    shared = options.pool == "shared",
+    sandbox = sandbox,
+    callback_timeout = options.callback_timeout,
+    memory_limit = options.memory_limit or (confined and SANDBOX_MEMORY or nil),
+    instruction_limit = options.instruction_limit,
+  }
 end
 
 -- Equal as plain data.
