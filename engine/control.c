@@ -122,7 +122,7 @@ static void look(ti_control *control, uint64_t now)
     ti_engine_queue(control->engine, take_due(control, now, &next));
     bool late = false;
     next = earlier(next, ti_engine_check_deadlines(control->engine, now, &late));
-    if (ti_engine_enforce(control->engine, NULL) || late) {
+    if (ti_engine_enforce(control->engine) || late) {
         next = earlier(next, now + control->patience * 1000000);
         control->patience =
             control->patience < MOST_PATIENCE ? 2 * control->patience : MOST_PATIENCE;
@@ -133,7 +133,8 @@ static void look(ti_control *control, uint64_t now)
     ti_store_sc(&control->next, next);
 }
 
-/* A look at everything walks all runs, so the watch alone is no reason for one. */
+/* A look at everything walks what waits and what has a deadline, so the watch alone is no reason
+ * for one. */
 static void on_timer(uv_timer_t *timer)
 {
     ti_control *control = timer->data;

@@ -149,17 +149,34 @@ ti_engine *ti_engine_open(const ti_engine_config *config, const ti_backend_choic
     return engine;
 }
 
-static void cancel_all(ti_engine *engine)
-{
-    static const char reason[] = "the engine is closing";
-    for (ti_run *run = engine->runs; run; run = run->next)
-        ti_run_stop(run, TI_STOP_CANCELLED, reason, sizeof reason - 1);
-}
-
 static bool is_in_flight(ti_run *run)
 {
     unsigned phase = ti_load_sc(&run->phase);
     return phase == TI_IN_FLIGHT || phase == TI_AWAITED;
+}
+
+/* With the lock. True: there was one. */
+static bool cancel_all(ti_engine *engine)
+{
+    static const char reason[] = "the engine is closing";
+    bool any = false;
+    for (ti_run *run = engine->runs; run; run = run->next)
+        any = ti_run_stop(run, TI_STOP_CANCELLED, reason, sizeof reason - 1) || any;
+    return any;
+}
+
+/* As ti_engine_stop, for what cancel_all has stopped. */
+static void enforce_all(ti_engine *engine)
+{
+    uv_mutex_lock(&engine->lock);
+    for (ti_run *run = engine->runs; run; run = run->next)
+        if (run->bounded && is_in_flight(run))
+            ti_engine_queue(engine, ti_limits_flush(run->program->limits, run));
+    uv_mutex_unlock(&engine->lock);
+    ti_engine_queue(engine, ti_control_flush(&engine->control));
+    ti_engine_enforce(engine);
+    if (engine->preempt == TI_PREEMPT_SIGNAL)
+        ti_control_expect(&engine->control, ti_now() + 1000000);
 }
 
 /* With the lock. */
@@ -238,10 +255,11 @@ void ti_engine_close(ti_engine *engine)
         return;
     }
     ti_store_sc(&engine->closing, 1);
-    cancel_all(engine);
+    bool any = cancel_all(engine);
     uv_mutex_unlock(&engine->lock);
     ti_pool_stop_sharing(&engine->pool);
-    ti_engine_stop(engine, NULL);
+    if (any)
+        enforce_all(engine);
     uv_mutex_lock(&engine->lock);
     while (any_in_flight(engine))
         uv_cond_wait(&engine->changed, &engine->lock);
@@ -374,6 +392,29 @@ static uint32_t count_start(ti_program *program)
     return number;
 }
 
+static void watch_deadline(ti_engine *engine, ti_run *run)
+{
+    uv_mutex_lock(&engine->lock);
+    run->previous_timed = NULL;
+    run->next_timed = engine->timed;
+    if (run->next_timed)
+        run->next_timed->previous_timed = run;
+    engine->timed = run;
+    uv_mutex_unlock(&engine->lock);
+}
+
+static void unwatch_deadline(ti_engine *engine, ti_run *run)
+{
+    uv_mutex_lock(&engine->lock);
+    if (run->previous_timed)
+        run->previous_timed->next_timed = run->next_timed;
+    else
+        engine->timed = run->next_timed;
+    if (run->next_timed)
+        run->next_timed->previous_timed = run->previous_timed;
+    uv_mutex_unlock(&engine->lock);
+}
+
 ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
 {
     ti_program *program = run->program;
@@ -396,8 +437,10 @@ ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
         ti_run_retain(run);
     if (run->signals && run->group == run) /* else its stream counts it */
         ti_add_sc(&engine->pending, 1);
-    if (run->timeout)
+    if (run->timeout) {
+        watch_deadline(engine, run);
         ti_control_expect(&engine->control, run->began + run->timeout);
+    }
     return TI_OK;
 }
 
@@ -495,6 +538,8 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
 {
     if (run->timed)
         run->ended = ti_now();
+    if (run->timeout && !ti_engine_forked(engine))
+        unwatch_deadline(engine, run);
     run->verdict = ti_load_relaxed(&run->stop);
     bool held = run->held; /* and from when it is settled, perhaps gone */
     bool awaited = set_settled(engine, run);
@@ -523,7 +568,15 @@ void ti_engine_queue(ti_engine *engine, ti_node *chain)
     ti_pool_wake(&engine->pool);
 }
 
-/* With the lock. True: some worker runs it. */
+/* What it runs must stop. */
+static void tell(ti_engine *engine, ti_worker *worker)
+{
+    ti_store_sc(&worker->told, 1);
+    if (engine->preempt == TI_PREEMPT_SIGNAL)
+        ti_preempt_kick(worker);
+}
+
+/* True: some worker runs it. */
 static bool interrupt(ti_engine *engine, const ti_run *run, const ti_worker *self)
 {
     bool runs = false;
@@ -532,44 +585,46 @@ static bool interrupt(ti_engine *engine, const ti_run *run, const ti_worker *sel
         if (worker == self || ti_load_sc(&worker->running) != run)
             continue;
         runs = true;
-        ti_store_sc(&worker->told, 1);
-        if (engine->preempt == TI_PREEMPT_SIGNAL)
-            ti_preempt_kick(worker);
+        tell(engine, worker);
     }
     return runs;
 }
 
-static bool must_stop(ti_run *run)
-{
-    return is_in_flight(run) && ti_load_sc(&run->stop) != TI_GO;
-}
-
-bool ti_engine_enforce(ti_engine *engine, const ti_worker *self)
+/* A run is not freed without the lock, nor before all workers have let go of it. */
+bool ti_engine_enforce(ti_engine *engine)
 {
     bool runs = false;
-    if (ti_engine_forked(engine))
-        return false;
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->runs; run; run = run->next) {
-        if (!must_stop(run))
+    for (uint32_t i = 0; i < engine->workers; i++) {
+        ti_worker *worker = &engine->seats[i];
+        const ti_run *run = ti_load_sc(&worker->running);
+        if (!run || ti_load_sc(&run->stop) == TI_GO)
             continue;
-        if (run->bounded)
-            ti_engine_queue(engine, ti_limits_flush(run->program->limits, run));
-        runs = interrupt(engine, run, self) || runs;
+        runs = true;
+        tell(engine, worker);
     }
     uv_mutex_unlock(&engine->lock);
-    ti_engine_queue(engine, ti_control_flush(&engine->control));
     return runs && engine->preempt == TI_PREEMPT_SIGNAL;
 }
 
-void ti_engine_stop(ti_engine *engine, const ti_worker *self)
+/* What waits for permits and other attempts, and is stopped, is ready, and so cancelled. */
+static void flush(ti_engine *engine, const ti_run *run)
+{
+    if (run->bounded)
+        ti_engine_queue(engine, ti_limits_flush(run->program->limits, run));
+    ti_engine_queue(engine, ti_control_flush(&engine->control));
+}
+
+void ti_engine_stop(ti_engine *engine, const ti_run *run, const ti_worker *self)
 {
     if (ti_engine_forked(engine))
         return;
-    bool runs = ti_engine_enforce(engine, self);
+    flush(engine, run);
+    bool runs = interrupt(engine, run, self) && engine->preempt == TI_PREEMPT_SIGNAL;
     /* A worker that begins in this moment may have been missed, so there is a second look anyway.
      */
-    if (runs || (engine->preempt == TI_PREEMPT_SIGNAL && engine->workers > 1))
+    bool others = engine->workers > (self ? 1 : 0);
+    if (runs || (engine->preempt == TI_PREEMPT_SIGNAL && others))
         ti_control_expect(&engine->control, ti_now() + 1000000);
 }
 
@@ -579,10 +634,8 @@ static ti_run *find_late(ti_engine *engine, uint64_t now, uint64_t *next)
 {
     ti_run *late = NULL;
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->runs; run; run = run->next) {
+    for (ti_run *run = engine->timed; run; run = run->next_timed) {
         uint64_t deadline = ti_load_sc(&run->deadline);
-        if (!is_in_flight(run) || !deadline)
-            continue;
         if (deadline > now) {
             *next = deadline < *next ? deadline : *next;
         } else if (ti_load_sc(&run->stop) == TI_GO && ti_run_retain_live(run)) {
@@ -594,13 +647,13 @@ static ti_run *find_late(ti_engine *engine, uint64_t now, uint64_t *next)
     return late;
 }
 
-static void stop_late(ti_run *run, uint64_t now)
+static void stop_late(ti_engine *engine, ti_run *run, uint64_t now)
 {
     while (run) {
         ti_run *next = run->next_late;
         uint64_t deadline = ti_load_sc(&run->deadline); /* it may be another flight of it by now */
-        if (deadline && deadline <= now)
-            ti_run_stop(run, TI_STOP_TIMEOUT, NULL, 0);
+        if (deadline && deadline <= now && ti_run_stop(run, TI_STOP_TIMEOUT, NULL, 0))
+            flush(engine, run); /* ti_engine_enforce comes next */
         ti_run_release(run);
         run = next;
     }
@@ -629,7 +682,7 @@ static bool check_call(ti_engine *engine, ti_worker *worker, uint64_t now, uint6
 uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late)
 {
     uint64_t next = UINT64_MAX;
-    stop_late(find_late(engine, now, &next), now);
+    stop_late(engine, find_late(engine, now, &next), now);
     for (uint32_t i = 0; i < engine->workers; i++)
         *late = check_call(engine, &engine->seats[i], now, &next) || *late;
     return next;
@@ -811,6 +864,7 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
     if (run) {
         program->idle = run->next_idle;
         program->idle_count--;
+        run->next_idle = NULL;
     }
     uv_mutex_unlock(&engine->lock);
     return run;

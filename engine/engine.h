@@ -40,6 +40,7 @@ typedef struct ti_engine {
     uv_mutex_t lock;
     uv_cond_t changed;         /* with lock: a run settled, or a claimed seat is free */
     ti_run *runs;              /* [lock:engine] all that exist, idle ones too */
+    ti_run *timed;             /* [lock:engine] those in flight that have a timeout */
     ti_settled settled;        /* [lock:engine] of runs that were subscribed to */
     ti_descriptor descriptor;  /* [lock:engine] */
     uint32_t closers;          /* [lock:engine] 1 once somebody closes it */
@@ -160,11 +161,14 @@ static inline const ti_backend *ti_engine_backend(ti_engine *engine, uint32_t in
     return engine->backend[index].vtable;
 }
 
-/* Sees to runs that were told to stop: what waits (for a permit, a retry) is made ready, so that it
- * ends, and what runs is interrupted, except on the caller's own worker (or NULL). True: something
- * still runs that must stop. ti_engine_stop has the control loop look again then. */
-bool ti_engine_enforce(ti_engine *engine, const ti_worker *self);
-void ti_engine_stop(ti_engine *engine, const ti_worker *self);
+/* Sees to a run that was told to stop: what of it waits (for a permit, a retry) is made ready, so
+ * that it ends, and what runs is interrupted, except on the caller's own worker (or NULL). With a
+ * reference to the run. */
+void ti_engine_stop(ti_engine *engine, const ti_run *run, const ti_worker *self);
+
+/* Interrupts again what runs and must stop. True: there is something, and signals may help. Only
+ * the control loop calls it, and the thread that closes the engine. */
+bool ti_engine_enforce(ti_engine *engine);
 
 /* Tells what is past its deadline to stop, and sets *late if some callback is. Returns when the
  * next one is. Only the control loop calls it. */

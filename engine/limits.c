@@ -181,7 +181,7 @@ ti_node *ti_limits_flush(ti_limits *limits, const ti_run *run)
     ti_node *flushed = NULL, **end = &flushed;
     uv_mutex_lock(&limits->lock);
     for (ti_node **link = &limits->first; *link;)
-        if ((*link)->run == run)
+        if (ti_load_sc(&(*link)->run->stop) != TI_GO)
             end = append(end, unlink_at(limits, link));
         else
             link = &(*link)->next;

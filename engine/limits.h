@@ -28,8 +28,9 @@ bool ti_limits_acquire(ti_limits *limits, ti_node *node);
  * `next`, the first to wait first; the caller must queue them. */
 ti_node *ti_limits_release(ti_limits *limits, ti_node *node);
 
-/* Takes all nodes of a run, which was told to stop, off the list. Returns them, and those that have
- * their permits thanks to that, as a chain; the caller must queue them. */
+/* Takes all nodes of a run, which was told to stop, off the list, and with them those of any other
+ * such run. Returns them, and those that have their permits thanks to that, as a chain; the caller
+ * must queue them. */
 ti_node *ti_limits_flush(ti_limits *limits, const ti_run *run);
 
 #endif

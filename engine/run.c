@@ -309,7 +309,7 @@ bool ti_run_cancel(ti_run *run, const char *reason, size_t size)
 {
     bool in_flight = ti_run_stop(run, TI_STOP_CANCELLED, reason, size);
     if (in_flight)
-        ti_engine_stop(run->program->engine, NULL);
+        ti_engine_stop(run->program->engine, run, NULL);
     return in_flight;
 }
 

@@ -134,10 +134,11 @@ typedef struct ti_run {
 
     ti_blocks blocks; /* see arena.h */
 
-    struct ti_run *next_idle;       /* [lock:engine] */
-    struct ti_run *next_late;       /* [loop] */
-    struct ti_settled *list;        /* [lock:engine] NULL: nobody takes it any more */
-    struct ti_run *next_settled;    /* [lock:engine] */
+    struct ti_run *next_idle;                   /* [lock:engine] */
+    struct ti_run *next_late;                   /* [loop] */
+    struct ti_run *previous_timed, *next_timed; /* [lock:engine] in flight, with a timeout */
+    struct ti_settled *list;                    /* [lock:engine] NULL: nobody takes it any more */
+    struct ti_run *next_settled;                /* [lock:engine] */
     struct ti_run *previous, *next; /* [lock:engine] all runs of the engine, idle ones too */
 
     _Alignas(TI_CACHE_LINE) atomic_uint remaining; /* [atomic] processors not yet accounted for */

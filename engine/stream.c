@@ -239,18 +239,16 @@ ti_run *ti_stream_next(ti_stream *stream, uint64_t nanoseconds)
 void ti_stream_close(ti_stream *stream)
 {
     static const char reason[] = "its stream was closed";
-    bool stopped = false;
     if (!stream)
         return;
     ti_engine_unlist(stream->engine, &stream->settled, stream->first);
     for (ti_run *run = stream->first, *after; run; run = after) {
         after = run->after;
-        stopped = ti_run_stop(run, TI_STOP_CANCELLED, reason, sizeof reason - 1) || stopped;
+        if (ti_run_stop(run, TI_STOP_CANCELLED, reason, sizeof reason - 1))
+            ti_engine_stop(stream->engine, run, NULL);
         remove_run(stream, run);
         ti_run_release(run);
     }
-    if (stopped)
-        ti_engine_stop(stream->engine, NULL);
     ti_program_release(stream->program);
     free(stream);
 }

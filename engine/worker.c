@@ -109,6 +109,14 @@ static void fold(ti_worker *worker)
         ti_engine_settle(worker->engine, run);
 }
 
+/* A node is about to be somebody else's. If nothing else of its run is in hand here, the run may
+ * settle and be freed meanwhile, and must not be what this worker is found to run. */
+static void let_go(ti_worker *worker)
+{
+    if (!worker->tally)
+        fold(worker);
+}
+
 /* A guest works for its own runs alone, as long as there is somebody for the others. */
 static bool belongs_here(const ti_worker *worker, const ti_node *node)
 {
@@ -227,31 +235,44 @@ static bool disarm(ti_worker *worker)
     return late;
 }
 
+static void work_for(ti_worker *worker, ti_run *run)
+{
+    if (worker->tally_run == run)
+        return;
+    fold(worker);
+    worker->tally_run = run;
+    worker->arena.blocks = &run->blocks;
+    ti_store_relaxed(&worker->running, run);
+}
+
+/* False: it waits for a permit, and belongs to whoever frees one. */
+static bool may_begin(ti_worker *worker, ti_run *run, ti_node *node)
+{
+    if (!run->bounded || node->flags & TI_HAS_PERMIT)
+        return true;
+    let_go(worker);
+    if (!ti_limits_acquire(run->program->limits, node))
+        return false;
+    work_for(worker, run);
+    return true;
+}
+
 /* True: its callback is to be called. False: it has finished, or waits for a permit. */
 static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
 {
     ti_run *run = node->run;
     const ti_step *step = &run->plan->steps[index];
-    if (worker->tally_run != run) {
-        fold(worker);
-        worker->tally_run = run;
-        worker->arena.blocks = &run->blocks;
-        ti_store_relaxed(&worker->running, run);
-    }
+    work_for(worker, run);
     node->payload = NULL; /* it was `next` while the node was queued */
     read_slots(run, node, step);
     ti_status status = verdict(run, node);
+    if (status == TI_RUNNING && !may_begin(worker, run, node))
+        return false;
+    if (status == TI_RUNNING && run->bounded && !(node->flags & TI_HAS_PERMIT))
+        status = TI_CANCELLED; /* the run was told to stop in this moment */
     if (status != TI_RUNNING) {
         finish(worker, node, step, status);
         return false;
-    }
-    if (run->bounded && !(node->flags & TI_HAS_PERMIT)) {
-        if (!ti_limits_acquire(run->program->limits, node))
-            return false;
-        if (!(node->flags & TI_HAS_PERMIT)) { /* the run was told to stop in this moment */
-            finish(worker, node, step, TI_CANCELLED);
-            return false;
-        }
     }
     ti_store_relaxed(&worker->progress, ti_load_relaxed(&worker->progress) + 1);
     offer(worker, run, index);
@@ -342,7 +363,7 @@ static bool trip(ti_worker *worker, ti_run *run)
         return ti_load_relaxed(&run->stop) == TI_GO;
     if (!ti_cas_sc(&run->stop, &go, TI_STOP_FAILED))
         return false;
-    ti_engine_stop(worker->engine, worker);
+    ti_engine_stop(worker->engine, run, worker);
     return true;
 }
 
@@ -368,7 +389,7 @@ static void try_again(ti_worker *worker, ti_error *error)
         ti_now() + ti_backoff(&task->run->plan->retries[task->index], task->index, made);
     task->node->status = TI_READY;
     give_permits_back(worker, task->node);
-    ti_arena_return(&worker->arena); /* the run may settle elsewhere */
+    let_go(worker);
     ti_control_delay(&worker->engine->control, attempts);
 }
 

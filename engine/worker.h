@@ -38,7 +38,7 @@ struct ti_worker {
 
     /* [atomic] what runs here, for those who may have to stop it. A call with a timeout has an odd
      * number; it is over when `interrupted` is that number, or when its run is told to stop. */
-    _Atomic(ti_run *) running;
+    _Atomic(ti_run *) running; /* while a node or a tally of it is in hand, so it is not freed */
     atomic_uint_fast64_t call, interrupted, deadline;
 
     /* Giving up a thread whose callback does not stop; see ti_engine_give_up. */

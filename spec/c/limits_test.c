@@ -282,7 +282,7 @@ static void a_stopped_run_waits_for_nothing(void)
 }
 
 /* Those that waited come off the list, and what was kept for them goes to those behind. */
-static void a_flush_takes_one_run_off_the_list(void)
+static void a_flush_takes_what_is_stopped_off_the_list(void)
 {
     tt_shop shop = open_shop(a_and_b());
     ti_node *one = shop.run->nodes, *two = shop.other->nodes;
@@ -290,9 +290,12 @@ static void a_flush_takes_one_run_off_the_list(void)
     CHECK(!ti_limits_acquire(shop.limits, &one[0]));
     CHECK(!ti_limits_acquire(shop.limits, &one[2]));
     CHECK(!ti_limits_acquire(shop.limits, &two[2]));
+    ti_store_sc(&shop.other->stop, TI_STOP_CANCELLED);
     CHECK(ti_limits_flush(shop.limits, shop.other) == &two[2]);
     CHECK(!has_permit(&two[2]));
+    ti_store_sc(&shop.other->stop, TI_GO);
     CHECK(!ti_limits_acquire(shop.limits, &two[2]));
+    ti_store_sc(&shop.run->stop, TI_STOP_CANCELLED);
     ti_node *chain = ti_limits_flush(shop.limits, shop.run);
     CHECK(chain == &one[0] && chain->next == &one[2] && chain->next->next == &two[2]);
     CHECK(!has_permit(&one[0]) && !has_permit(&one[2]) && has_permit(&two[2]));
@@ -389,6 +392,7 @@ static void the_number_of_limits_is_limited(void)
     CHECK(!ti_limits_acquire(shop.limits, same));
     check_granted(ti_limits_release(shop.limits, last), same);
     CHECK(!ti_limits_acquire(shop.limits, last));
+    ti_store_sc(&shop.run->stop, TI_STOP_CANCELLED);
     CHECK(ti_limits_flush(shop.limits, shop.run) == last);
     ti_limits_release(shop.limits, same);
     close_shop(shop);
@@ -404,7 +408,7 @@ int main(void)
     RUN(max_concurrency_bounds_each_run_by_itself);
     RUN(all_permits_or_none);
     RUN(a_stopped_run_waits_for_nothing);
-    RUN(a_flush_takes_one_run_off_the_list);
+    RUN(a_flush_takes_what_is_stopped_off_the_list);
     RUN(never_more_than_the_limits);
     RUN(the_number_of_limits_is_limited);
     return check_report();

@@ -287,6 +287,32 @@ static void later_runs_allocate_nothing(void)
     tt_close(engine, &house);
 }
 
+/* Runs are used again. One that lacks memory for what is asked of it goes back, and no other. */
+static void a_run_that_cannot_be_had_leaves_the_others_apart(void)
+{
+    enum { RUNS = 6 };
+    ti_run *runs[2 * RUNS];
+    ti_engine *engine = tt_open(&house, 1);
+    ti_program *program = tt_install(engine, tt_chain(1), &native);
+    ti_run_options options = ti_run_defaults(program->plan);
+    for (int i = 0; i < RUNS; i++)
+        runs[i] = tt_run_new(program, 1);
+    ti_run_release_all(runs, RUNS);
+    ti_value *input = ti_value_integer(1);
+    options.profile = true;
+    fail_at = made;
+    CHECK(ti_run_new(program, input, NULL, &options) == NULL);
+    fail_at = -1;
+    for (int i = 0; i < 2 * RUNS; i++) {
+        runs[i] = tt_run_new(program, 1);
+        for (int k = 0; k < i; k++)
+            CHECK(runs[k] != runs[i]);
+    }
+    ti_run_release_all(runs, 2 * RUNS);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
 static void do_nothing(void *data, unsigned index)
 {
     (void)data, (void)index;
@@ -419,6 +445,7 @@ int main(void)
     RUN(an_engine_opens_or_does_not);
     RUN(a_run_completes_or_never_starts);
     RUN(later_runs_allocate_nothing);
+    RUN(a_run_that_cannot_be_had_leaves_the_others_apart);
     RUN(a_host_does_all_or_is_told);
     return check_report();
 }
