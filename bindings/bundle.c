@@ -87,7 +87,7 @@ ti_host_result *ti_host_new_result(lua_State *L)
 void ti_host_set_run(ti_host_result *self, ti_run *run)
 {
     self->bundle->runs[self->place] = run;
-    self->bundle->bytes += run->plan->count * sizeof *run->nodes;
+    self->bundle->bytes += ti_host_weight(run);
 }
 
 void ti_host_weigh_run(ti_host_result *self, size_t bytes)

@@ -77,7 +77,7 @@ ti_host_result *ti_host_new_result(lua_State *L);
 void ti_host_set_run(ti_host_result *self, ti_run *run);
 ti_run *ti_host_run_of(const ti_host_result *self);
 void ti_host_drop_run(ti_host_result *self);
-/* The run holds so much, besides its nodes. */
+/* The run holds so much, besides ti_host_weight. */
 void ti_host_weigh_run(ti_host_result *self, size_t bytes);
 /* Pushes the table of fields of the result at `index`, by string keys. */
 void ti_host_push_result_fields(lua_State *L, int index);
@@ -94,6 +94,8 @@ ti_host_dag *ti_host_check_dag(lua_State *L);
  * nonzero: nil and an error are pushed. Raises for misuse. */
 int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_value **metadata,
                          ti_run_options *options);
+/* Bytes that a run holds from its start on: its nodes and what it was given. */
+size_t ti_host_weight(const ti_run *run);
 /* Lua's collector does not see what C holds for its objects; so it is told. May run finalizers. */
 void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes);
 /* With a result on top, whose run has settled: leaves what dag:run returns for it, and returns how

@@ -5,15 +5,22 @@
 #include "bindings/host.h"
 #include "bindings/state.h"
 
-/* Functions of a type have its metatable as their first upvalue. */
+/* Functions of a type have its metatable as their first upvalue. True: so has the value at 1. */
+static bool is_own(lua_State *L)
+{
+    if (!lua_getmetatable(L, 1))
+        return false;
+    bool same = lua_topointer(L, -1) == lua_topointer(L, lua_upvalueindex(1));
+    lua_pop(L, 1);
+    return same;
+}
+
 void *ti_host_test(lua_State *L, const char *type)
 {
     void *data = lua_touserdata(L, 1);
-    if (!data || !lua_getmetatable(L, 1))
+    if (!data)
         return NULL;
-    bool same = lua_topointer(L, -1) == lua_topointer(L, lua_upvalueindex(1));
-    lua_pop(L, 1);
-    return same ? data : tl_test_userdata(L, 1, type);
+    return is_own(L) ? data : tl_test_userdata(L, 1, type);
 }
 
 void *ti_host_check(lua_State *L, const char *type)
@@ -22,14 +29,15 @@ void *ti_host_check(lua_State *L, const char *type)
     return data ? data : luaL_checkudata(L, 1, type);
 }
 
-/* Upvalue: the methods. */
+/* The second upvalue has the methods. */
 static int object_index(lua_State *L)
 {
     lua_settop(L, 2);
     lua_pushvalue(L, 2);
-    lua_rawget(L, lua_upvalueindex(1));
+    lua_rawget(L, lua_upvalueindex(2));
     if (!lua_isnil(L, -1))
         return 1;
+    luaL_argcheck(L, lua_type(L, 1) == LUA_TUSERDATA && is_own(L), 1, "not an object of this type");
     tl_get_fields(L, 1);
     if (!lua_istable(L, -1))
         return 0;
@@ -57,8 +65,9 @@ void ti_host_new_type(lua_State *L, const char *type, const luaL_Reg *methods,
     tl_set_closures(L, methods, 1);
     lua_getfield(L, -2, "__index");
     if (lua_isnil(L, -1)) {
-        lua_pushvalue(L, -2);
-        lua_pushcclosure(L, object_index, 1);
+        lua_pushvalue(L, -3);
+        lua_pushvalue(L, -3);
+        lua_pushcclosure(L, object_index, 2);
         lua_setfield(L, -4, "__index");
     }
     lua_pop(L, 1);

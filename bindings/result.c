@@ -236,10 +236,16 @@ static ti_run *prepare(lua_State *L, ti_host_dag *dag)
     return run;
 }
 
+size_t ti_host_weight(const ti_run *run)
+{
+    return run->plan->count * sizeof *run->nodes + run->input->bytes +
+           (run->metadata ? run->metadata->bytes : 0);
+}
+
+/* And of what runs have made since that nobody waits for. */
 static void tell_collector_of(lua_State *L, ti_host_engine *engine, const ti_run *run)
 {
-    size_t bytes = run->input->bytes + (run->metadata ? run->metadata->bytes : 0);
-    ti_host_tell_collector(L, engine, bytes + run->plan->count * sizeof *run->nodes);
+    ti_host_tell_collector(L, engine, ti_host_weight(run) + ti_engine_take_unseen(engine->engine));
 }
 
 /* Nil and an error for a run that did not start. */

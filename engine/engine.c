@@ -540,6 +540,8 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
         run->ended = ti_now();
     if (run->timeout && !ti_engine_forked(engine))
         unwatch_deadline(engine, run);
+    if (!run->held && !run->listed && run->group == run)
+        ti_add_relaxed(&engine->unseen, ti_load_relaxed(&run->bytes));
     run->verdict = ti_load_relaxed(&run->stop);
     bool held = run->held; /* and from when it is settled, perhaps gone */
     bool awaited = set_settled(engine, run);
@@ -547,6 +549,14 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
         broadcast(engine);
     if (!held)
         ti_run_release(run);
+}
+
+size_t ti_engine_take_unseen(ti_engine *engine)
+{
+    size_t bytes = ti_load_relaxed(&engine->unseen);
+    if (bytes)
+        ti_sub_acq_rel(&engine->unseen, bytes);
+    return bytes;
 }
 
 void ti_engine_refuse(ti_engine *engine, ti_run *run)

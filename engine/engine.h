@@ -40,6 +40,7 @@ typedef struct ti_engine {
     uv_mutex_t lock;
     uv_cond_t changed;         /* with lock: a run settled, or a claimed seat is free */
     ti_run *runs;              /* [lock:engine] all that exist, idle ones too */
+    atomic_size_t unseen;      /* [atomic] see ti_engine_take_unseen */
     ti_run *timed;             /* [lock:engine] those in flight that have a timeout */
     ti_settled settled;        /* [lock:engine] of runs that were subscribed to */
     ti_descriptor descriptor;  /* [lock:engine] */
@@ -145,6 +146,9 @@ void ti_engine_leave(ti_engine *engine, ti_worker *worker);
  * queue. And a run that never was in flight settles as cancelled. */
 ti_code ti_engine_launch(ti_engine *engine, ti_run *run);
 void ti_engine_refuse(ti_engine *engine, ti_run *run);
+
+/* Bytes that runs made since the last time, of those whose end nobody is told. */
+size_t ti_engine_take_unseen(ti_engine *engine);
 
 /* Nobody takes from a list any more, nor of `runs`, linked by `after`, those that were to be left
  * there. */

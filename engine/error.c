@@ -72,6 +72,15 @@ ti_error *ti_error_format(ti_code code, const char *format, ...)
     return ti_error_new(code, text, (size_t)size, NULL, 0, NULL);
 }
 
+size_t ti_error_bytes(const ti_error *error)
+{
+    size_t bytes = 0;
+    for (; error; error = error->previous)
+        bytes += sizeof *error + error->message_size + error->traceback_size +
+                 (error->cause ? error->cause->bytes : 0);
+    return bytes;
+}
+
 void ti_error_free(ti_error *error)
 {
     while (error && error != &out_of_memory) {

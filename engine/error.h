@@ -61,6 +61,9 @@ ti_error *ti_error_format(ti_code code, const char *format, ...)
 /* Says which attempt an error is of, and puts those of the attempts before behind it. */
 ti_error *ti_error_chain(ti_error *error, ti_error *previous, uint32_t attempt);
 
+/* What it holds, with those of attempts before. */
+size_t ti_error_bytes(const ti_error *error);
+
 /* NULL is fine. */
 void ti_error_free(ti_error *error);
 

@@ -142,12 +142,12 @@ typedef struct ti_run {
     struct ti_run *previous, *next; /* [lock:engine] all runs of the engine, idle ones too */
 
     _Alignas(TI_CACHE_LINE) atomic_uint remaining; /* [atomic] processors not yet accounted for */
-    atomic_size_t bytes;                           /* [atomic] of the values that callbacks made */
-    atomic_uint_fast64_t deadline;                 /* [atomic] 0: none */
-    atomic_uint phase;                             /* [atomic] ti_phase */
-    atomic_uint references;                        /* [atomic] handles, and one while in flight */
-    atomic_uchar stop;                             /* [atomic] ti_stop */
-    _Atomic(ti_value *) reason;                    /* [atomic] a string, or NULL */
+    atomic_size_t bytes;           /* [atomic] of the values and errors that callbacks made */
+    atomic_uint_fast64_t deadline; /* [atomic] 0: none */
+    atomic_uint phase;             /* [atomic] ti_phase */
+    atomic_uint references;        /* [atomic] handles, and one while in flight */
+    atomic_uchar stop;             /* [atomic] ti_stop */
+    _Atomic(ti_value *) reason;    /* [atomic] a string, or NULL */
 } ti_run;
 
 typedef enum ti_phase { TI_IDLE, TI_IN_FLIGHT, TI_AWAITED, TI_SETTLED } ti_phase;

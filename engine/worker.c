@@ -384,6 +384,7 @@ static void try_again(ti_worker *worker, ti_error *error)
     const ti_task *task = &worker->task;
     ti_attempts *attempts = &task->run->attempts[task->index];
     uint32_t made = task->node->attempts;
+    worker->tally_bytes += ti_error_bytes(error);
     attempts->errors = ti_error_chain(error, attempts->errors, made);
     attempts->due =
         ti_now() + ti_backoff(&task->run->plan->retries[task->index], task->index, made);
@@ -406,6 +407,7 @@ static void settle_failure(ti_worker *worker, ti_error *error, bool retryable)
         finish(worker, node, task->step, TI_CANCELLED);
         return;
     }
+    worker->tally_bytes += ti_error_bytes(error);
     ti_error *before = NULL;
     if (task->run->attempts) {
         before = task->run->attempts[task->index].errors;

@@ -337,6 +337,22 @@ describe("A result that goes together with an engine that refers to it", functio
   end)
 end)
 
+describe("Metamethods that are called by hand", function()
+  after_each(util.cleanup)
+
+  it("raise for what is none of theirs", function()
+    local engine = util.engine(1)
+    local dag = assert(engine:dag(identity()))
+    for _, object in ipairs { engine, dag, dag:stream(print) } do
+      local index = getmetatable(object).__index
+      for _, other in ipairs { 12, {}, "x", io.stdout, dag == object and engine or dag } do
+        assert.has_error(function() return index(other, "no such field") end)
+      end
+      assert.has_error(function() return setmetatable({}, getmetatable(object)).ok end)
+    end
+  end)
+end)
+
 describe("tostring", function()
   after_each(util.cleanup)
 

@@ -13,6 +13,7 @@ local MODES = { "incremental" }
 if _VERSION >= "Lua 5.4" then MODES[2] = "generational" end
 
 local function shorten(payload) return payload:sub(2) end
+local function fail(payload) error { text = payload } end
 
 local function most_values(drop_a_result)
   local most = 0
@@ -33,11 +34,13 @@ end
 
 for _, mode in ipairs(MODES) do
   describe("Results that are dropped, with a collector that is " .. mode .. ",", function()
-    local dag
+    local dag, failing
     local payload = ("x"):rep(MIB)
 
     before_each(function()
-      dag = assert(util.engine(1):dag(tm.dag { tm.transform("shorten", shorten) }))
+      local engine = util.engine(1)
+      dag = assert(engine:dag(tm.dag { tm.transform("shorten", shorten) }))
+      failing = assert(engine:dag(tm.dag { tm.transform("fail", { retry = { max = 1 }, run = fail }) }))
     end)
     after_each(util.cleanup)
 
@@ -65,6 +68,17 @@ for _, mode in ipairs(MODES) do
       assert(assert(dag:start(payload)):wait())
     end)
 
+    they("are of runs that nobody waits for", function()
+      local run = assert(dag:start(payload))
+      while run.status == "running" do end
+    end)
+
+    they("are errors, also of earlier attempts", function()
+      local result, err = failing:run(payload)
+      assert.is_nil(result)
+      assert.equal(MIB, #err.cause.text)
+    end)
+
     they("come out of a stream", function()
       local left = 2
       local function source()
@@ -75,3 +89,42 @@ for _, mode in ipairs(MODES) do
     end)
   end)
 end
+
+-- Results are freed in bundles.
+describe("A result that is kept", function()
+  after_each(util.cleanup)
+
+  local function count(payload) return { size = #payload } end
+
+  local function keeps_nothing_else(what, results_of)
+    it("keeps no other run of " .. what, function()
+      if not core.live() then return pending "nobody counts values in this build" end
+      local dag = util.dag(tm.dag { tm.analyze("count", count) }, 1)
+      local kept = {}
+      results_of(dag, function(number, result)
+        if number % 32 == 1 then kept[#kept + 1] = result end
+      end)
+      collectgarbage()
+      collectgarbage()
+      local most = 2 * (#kept + 2) -- an input and metadata of each, and of a neighbour or two
+      assert.is_true(core.live().values <= most, core.live().values .. " values for " .. #kept .. " results")
+    end)
+  end
+
+  keeps_nothing_else("dag:run", function(dag, look)
+    for number = 1, 160 do look(number, dag:run(("x"):rep(MIB / 8))) end
+  end)
+
+  keeps_nothing_else("a stream", function(dag, look)
+    local number = 0
+    local function source()
+      number = number + 1
+      return number <= 160 and ("x"):rep(MIB / 8) or nil
+    end
+    local taken = 0
+    for _, result in dag:stream(source) do
+      taken = taken + 1
+      look(taken, result)
+    end
+  end)
+end)
