@@ -15,14 +15,19 @@
 #define TI_STREAM_TYPE "tidemill.stream"
 #define TI_ERROR_TYPE "tidemill.error"
 
+/* What Lua's collector does not see, in one Lua state; kept in its registry. */
+typedef struct ti_pace {
+    size_t garbage;     /* bytes of what was made since it was told */
+    size_t uncollected; /* what it was told of since a cycle of it was seen to end */
+} ti_pace;
+
 typedef struct ti_host_engine {
     ti_engine *engine; /* NULL: not opened, or collected */
     bool borrowed;     /* it neither holds nor closes it: see embed.c */
     struct ti_state_config *config;
     ti_builder scratch;         /* for payloads on their way in */
     ti_value *input, *metadata; /* on their way into a run */
-    size_t garbage;             /* bytes of results made since Lua's collector was told */
-    size_t uncollected;         /* what it was told of since a cycle of it was seen to end */
+    ti_pace *pace;
 } ti_host_engine;
 
 typedef struct ti_host_dag {
@@ -96,8 +101,10 @@ int ti_host_read_options(lua_State *L, int index, ti_host_dag *dag, ti_value **m
                          ti_run_options *options);
 /* Bytes that a run holds from its start on: its nodes and what it was given. */
 size_t ti_host_weight(const ti_run *run);
+/* The pace of this Lua state, made at first need. */
+ti_pace *ti_host_pace(lua_State *L);
 /* Lua's collector does not see what C holds for its objects; so it is told. May run finalizers. */
-void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes);
+void ti_host_tell_collector(lua_State *L, const ti_host_engine *engine, size_t bytes);
 /* With a result on top, whose run has settled: leaves what dag:run returns for it, and returns how
  * much that is. */
 int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_host_result *result);

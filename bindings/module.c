@@ -192,7 +192,7 @@ static int engine_open(lua_State *L)
     ti_preempt mode = preempt_mode(preempt);
     ti_engine_config config = engine_config(L, mode, strcmp(preempt, "auto") == 0);
     ti_host_engine *self = tl_new_userdata(L, sizeof *self);
-    *self = (ti_host_engine){0};
+    *self = (ti_host_engine){.pace = ti_host_pace(L)};
     luaL_getmetatable(L, TI_ENGINE_TYPE);
     lua_setmetatable(L, -2);
     ti_call *call = new_call(L); /* holds the error */
@@ -315,9 +315,13 @@ static int engine_invoke(lua_State *L)
     ti_worker *worker = self->engine ? ti_engine_claim(self->engine, index) : NULL;
     if (!worker)
         return ti_host_closed(L, self->engine);
-    call->result =
-        ti_state_invoke(ti_worker_context(worker, 0), function, key, call->argument, &call->error);
+    ti_state *state = ti_worker_context(worker, 0);
+    size_t before = ti_state_bytes(state);
+    call->result = ti_state_invoke(state, function, key, call->argument, &call->error);
+    size_t after = ti_state_bytes(state);
     ti_engine_leave(self->engine, worker);
+    if (after > before)
+        ti_host_tell_collector(L, self, after - before);
     return push_call(L, call);
 }
 
@@ -593,6 +597,7 @@ static int compile(lua_State *L)
     dag->program = plan ? ti_program_new(engine->engine, plan, key) : NULL;
     if (!dag->program)
         return luaL_error(L, "not enough memory");
+    ti_host_tell_collector(L, engine, dag->program->plan->count * sizeof(ti_node));
     lua_pushvalue(L, result);
     return 1;
 }
@@ -822,7 +827,7 @@ bool ti_host_is_engine(lua_State *L, int index)
 ti_host_engine *ti_host_borrow_engine(lua_State *L, ti_engine *engine)
 {
     ti_host_engine *self = tl_new_userdata(L, sizeof *self);
-    *self = (ti_host_engine){.borrowed = true};
+    *self = (ti_host_engine){.borrowed = true, .pace = ti_host_pace(L)};
     luaL_getmetatable(L, TI_ENGINE_TYPE);
     lua_setmetatable(L, -2);
     self->engine = engine;

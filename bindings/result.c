@@ -43,34 +43,51 @@ void ti_host_clear_inputs(ti_host_engine *engine)
 /* A collector that is generational, as in the program `lua` of 5.4, looks again at what has become
  * old only when Lua's own memory has doubled, of which results have next to none. So when no cycle
  * has ended for as long as would double it, all is collected. */
-static void collect_old(lua_State *L, ti_host_engine *engine, size_t bytes)
+static void collect_old(lua_State *L, ti_pace *pace, size_t bytes)
 {
 #ifdef LUA_GCGEN
-    engine->uncollected += bytes;
-    if (engine->uncollected <= GARBAGE_MOST + ((size_t)lua_gc(L, LUA_GCCOUNT) << 10))
+    pace->uncollected += bytes;
+    if (pace->uncollected <= GARBAGE_MOST + ((size_t)lua_gc(L, LUA_GCCOUNT) << 10))
         return;
-    engine->uncollected = 0;
+    pace->uncollected = 0;
     lua_gc(L, LUA_GCCOLLECT);
 #else
-    (void)L, (void)engine, (void)bytes;
+    (void)L, (void)pace, (void)bytes;
 #endif
 }
 
-void ti_host_tell_collector(lua_State *L, ti_host_engine *engine, size_t bytes)
+ti_pace *ti_host_pace(lua_State *L)
 {
-    engine->garbage += bytes;
-    if (engine->garbage < GARBAGE_STEP)
+    static const char key = 0;
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&key);
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    ti_pace *pace = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (pace)
+        return pace;
+    lua_pushlightuserdata(L, (void *)(uintptr_t)&key);
+    pace = tl_new_userdata(L, sizeof *pace);
+    *pace = (ti_pace){0};
+    lua_rawset(L, LUA_REGISTRYINDEX);
+    return pace;
+}
+
+void ti_host_tell_collector(lua_State *L, const ti_host_engine *engine, size_t bytes)
+{
+    ti_pace *pace = engine->pace;
+    pace->garbage += bytes;
+    if (pace->garbage < GARBAGE_STEP)
         return;
-    size_t told = engine->garbage < MOST_TOLD ? engine->garbage : MOST_TOLD;
-    engine->garbage = 0;
+    size_t told = pace->garbage < MOST_TOLD ? pace->garbage : MOST_TOLD;
+    pace->garbage = 0;
 #ifdef LUA_GCISRUNNING
     if (!lua_gc(L, LUA_GCISRUNNING, 0))
         return;
 #endif
     if (tl_gc_step(L, told))
-        engine->uncollected = 0;
+        pace->uncollected = 0;
     else
-        collect_old(L, engine, told);
+        collect_old(L, pace, told);
 }
 
 int ti_host_finish(lua_State *L, ti_host_engine *engine, ti_host_result *self)

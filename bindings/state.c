@@ -821,6 +821,11 @@ ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
     return invocation.result;
 }
 
+size_t ti_state_bytes(const ti_state *state)
+{
+    return (size_t)lua_gc(state->L, LUA_GCCOUNT, 0) << 10;
+}
+
 static void set_package(lua_State *L, const char *field, const char *text)
 {
     lua_pushstring(L, text);

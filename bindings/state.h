@@ -98,6 +98,9 @@ extern const ti_backend ti_state_backend;
 ti_value *ti_state_invoke(ti_state *state, const char *function, uint64_t key,
                           const ti_value *argument, ti_error **error);
 
+/* What its Lua state uses. With the seat taken. */
+size_t ti_state_bytes(const ti_state *state);
+
 /* For context.c: pushes the list that a program keeps under `field`, at the place of one callback:
  * its options, or its state. */
 void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field);

@@ -128,3 +128,23 @@ describe("A result that is kept", function()
     end
   end)
 end)
+
+describe("DAGs that are dropped", function()
+  after_each(util.cleanup)
+
+  it("do not pile up, though all that they hold is in workers", function()
+    if not core.live() then return pending "nobody counts programs in this build" end
+    local script = util.script [[
+      local tm = require "tidemill"
+      local big = ("x"):rep(2 ^ 21)
+      return tm.dag { tm.transform("big", function() return big end) }
+    ]]
+    local engine = util.engine(2)
+    local most = 0
+    for _ = 1, 40 do
+      assert(engine:load(script))
+      most = math.max(most, core.live().programs)
+    end
+    assert.is_true(most < 20, most .. " programs")
+  end)
+end)

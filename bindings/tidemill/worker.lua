@@ -134,6 +134,14 @@ local function keep_stoppable(functions, source)
   end
 end
 
+-- What loading left behind, so that callbacks need not pay for it; but not each time, where much is loaded.
+local kept = 0
+local function collect()
+  if collectgarbage "count" < kept + math.max(kept / 2, 64) then return end
+  collectgarbage()
+  kept = collectgarbage "count"
+end
+
 --- Runs every setup and keeps the callbacks for the runs to come. A state that replaces another one in the
 -- middle of a load may have done so already.
 function M.commit(key)
@@ -147,7 +155,7 @@ function M.commit(key)
   program.states = set_up_all(functions)
   drafts[key] = nil
   M.programs[key] = program
-  collectgarbage() -- what loading left behind, so that callbacks need not pay for it
+  collect()
   return true
 end
 
