@@ -53,6 +53,7 @@ build = {
         "engine/stream.c",
         "engine/worker.c",
         "engine/preempt.c",
+        "engine/thread.c",
         "engine/pool.c",
         "engine/pool_shared.c",
         "engine/control.c",

@@ -3,6 +3,7 @@
 
 #include "engine/clock.h"
 #include "engine/engine.h"
+#include "engine/thread.h"
 
 /* What must stop is interrupted again after 1, 2, 4 ... ms: the first signal may have come a moment
  * before the callback began. */
@@ -130,6 +131,7 @@ static void look(ti_control *control, uint64_t now)
         control->patience = FIRST_PATIENCE;
     }
     ti_engine_give_up(control->engine, now);
+    next = earlier(next, ti_pool_ask_again(&control->engine->pool, now));
     ti_store_sc(&control->next, next);
 }
 
@@ -198,7 +200,7 @@ static int start(ti_control *control)
     control->wake.data = control;
     if (!status)
         status = ti_lender_attach(&control->engine->pool, &control->loop);
-    if (!status && !(status = uv_thread_create(&control->thread, run_loop, control))) {
+    if (!status && !(status = ti_thread_create(&control->thread, run_loop, control))) {
         control->started = true;
         return 0;
     }

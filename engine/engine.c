@@ -10,6 +10,7 @@
 #include "engine/limits.h"
 #include "engine/live.h"
 #include "engine/preempt.h"
+#include "engine/thread.h"
 
 /* Forks that led to this process. A child has none of an engine's threads, so it must keep off. */
 static atomic_uint forks;
@@ -317,7 +318,7 @@ void ti_engine_release(ti_engine *engine)
     uv_thread_t undertaker;
     if (!ti_engine_inside(engine))
         destroy(engine);
-    else if (!uv_thread_create(&undertaker, destroy, engine)) /* else it stays: no thread */
+    else if (!ti_thread_create(&undertaker, destroy, engine)) /* else it stays: no thread */
         pthread_detach(undertaker);
 }
 

@@ -49,7 +49,7 @@ typedef struct ti_parking {
     bool closing;     /* [lock:parking] who finds nothing ends */
     bool asked;       /* [lock:parking] a thread to borrow was asked for, and not yet requested */
     _Alignas(TI_CACHE_LINE) atomic_uint idle; /* [atomic] threads that can be had: parked, not
-                                                 started yet, or not borrowed */
+                                                 there (yet), or not borrowed */
     atomic_uint searching; /* [atomic] threads looking for work, or just woken to */
 } ti_parking;
 
@@ -170,7 +170,8 @@ static inline void ti_parking_close(ti_parking *parking)
     ti_mutex_unlock(&parking->lock);
 }
 
-/* A borrowed thread is about to go, or was asked for in vain. Takes its share of `searching`. */
+/* A borrowed thread is about to go, or was asked for in vain; or one was lost, and there is no
+ * other for its place. Takes its share of `searching`. */
 static inline void ti_parking_return(ti_parking *parking)
 {
     ti_mutex_lock(&parking->lock); /* who has it may just have found none, and gives up */

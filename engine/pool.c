@@ -6,15 +6,28 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "engine/clock.h"
 #include "engine/engine.h"
+#include "engine/thread.h"
+
+/* The system may refuse a thread for a moment; but each wake would ask it again. */
+#define PATIENCE_NS ((uint64_t)100000000)
 
 struct ti_thread {
     ti_pool *pool;  /* [const] */
     uint32_t index; /* [const] */
     uv_thread_t id; /* [lock:parking] */
-    bool lost;      /* [lock:parking] nobody has its place */
+    bool runs;      /* [lock:parking] there is one */
     ti_place place;
 };
+
+/* Was a thread refused just now, somebody has to ask for it again, even if nothing happens that
+ * would wake one: all threads there are may be in callbacks that take long. */
+static void mind_refusal(ti_pool *pool)
+{
+    if (ti_load_relaxed(&pool->refused) && ti_exchange_sc(&pool->refused, 0))
+        ti_control_expect(&pool->engine->control, ti_now() + PATIENCE_NS);
+}
 
 void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until)
 {
@@ -23,6 +36,7 @@ void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until)
         if (!ti_worker_find(worker, NULL))
             break;
         ti_parking_hand_on(&pool->parking);
+        mind_refusal(pool);
         ti_worker_drain(worker);
         ti_parking_search(&pool->parking);
         if (ti_load_relaxed(&worker->claims) || (until != UINT64_MAX && uv_hrtime() > until))
@@ -33,42 +47,37 @@ void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until)
         ti_engine_leave(pool->engine, worker);
 }
 
-/* All are the host's, but for those that a thread raises itself by a mistake: where they are
- * blocked, the host's own handlers for them are not called. */
-void ti_pool_mask_signals(sigset_t *before)
-{
-    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
-    sigset_t all;
-    sigfillset(&all);
-    sigdelset(&all, SIGURG); /* see preempt.c */
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-        sigdelset(&all, own[i]);
-    pthread_sigmask(SIG_SETMASK, &all, before);
-}
-
 static void run_thread(void *data)
 {
     ti_thread *thread = data;
     ti_pool *pool = thread->pool;
-    ti_pool_mask_signals(NULL);
+    ti_thread_mask_signals(NULL);
     do
         ti_pool_work(pool, pool->limit - 1 - thread->index, UINT64_MAX);
     while (ti_parking_park(&pool->parking, &thread->place));
 }
 
 /* With the lock, and a share of `searching` for the new thread. */
+static bool run(ti_pool *pool, ti_thread *thread)
+{
+    thread->runs = ti_thread_create(&thread->id, run_thread, thread) == 0;
+    pool->started += thread->runs;
+    pool->again = thread->runs ? 0 : ti_now() + PATIENCE_NS;
+    if (!thread->runs)
+        ti_store_sc(&pool->refused, 1);
+    return thread->runs;
+}
+
+/* With the lock, and a share of `searching` for the new thread. */
 static bool start_thread(ti_pool *pool)
 {
-    if (pool->started == pool->limit || pool->refused || pool->parking.closing)
+    if (pool->started == pool->limit || pool->parking.closing ||
+        (pool->again && ti_now() < pool->again))
         return false;
-    ti_thread *thread = &pool->threads[pool->started];
-    const uv_thread_options_t options = {.flags = UV_THREAD_NO_FLAGS};
-    if (uv_thread_create_ex(&thread->id, &options, run_thread, thread)) {
-        pool->refused = true;
-        return false;
-    }
-    pool->started++;
-    return true;
+    uint32_t place = 0;
+    while (pool->threads[place].runs)
+        place++;
+    return run(pool, &pool->threads[place]);
 }
 
 static bool beckons(void *data)
@@ -93,27 +102,35 @@ static bool start(void *data)
     return pool->sharing && ti_lender_ask(pool);
 }
 
+/* With the lock. NULL: it is none of the pool's. */
+static ti_thread *find(ti_pool *pool, uv_thread_t id)
+{
+    for (uint32_t i = 0; i < pool->limit; i++)
+        if (pool->threads[i].runs && uv_thread_equal(&pool->threads[i].id, &id))
+            return &pool->threads[i];
+    return NULL;
+}
+
 void ti_pool_replace(ti_pool *pool, uv_thread_t lost)
 {
-    const uv_thread_options_t options = {.flags = UV_THREAD_NO_FLAGS};
     uv_mutex_lock(&pool->parking.lock);
-    for (uint32_t i = 0; i < pool->started; i++) {
-        ti_thread *thread = &pool->threads[i];
-        if (thread->lost || !uv_thread_equal(&thread->id, &lost))
-            continue;
+    ti_thread *thread = find(pool, lost);
+    bool refused = false;
+    if (thread) {
         pthread_detach(lost);
+        pool->started--;
         ti_parking_search(&pool->parking);
-        thread->lost = uv_thread_create_ex(&thread->id, &options, run_thread, thread) != 0;
-        if (thread->lost)
-            ti_parking_give_up(&pool->parking);
-        break;
+        refused = !run(pool, thread);
     }
     uv_mutex_unlock(&pool->parking.lock);
+    if (refused)
+        ti_parking_return(&pool->parking);
 }
 
 void ti_pool_wake(ti_pool *pool)
 {
     ti_parking_wake(&pool->parking);
+    mind_refusal(pool);
 }
 
 bool ti_pool_ensure(ti_pool *pool)
@@ -123,12 +140,25 @@ bool ti_pool_ensure(ti_pool *pool)
     uv_mutex_lock(&pool->parking.lock);
     bool runs = pool->started > 0;
     if (!runs) {
-        pool->refused = false; /* it may be different now */
+        pool->again = 0; /* nobody else would do what the caller has */
         ti_parking_search(&pool->parking);
         runs = ti_parking_start(&pool->parking);
     }
     uv_mutex_unlock(&pool->parking.lock);
     return runs;
+}
+
+uint64_t ti_pool_ask_again(ti_pool *pool, uint64_t now)
+{
+    uv_mutex_lock(&pool->parking.lock);
+    uint64_t again = pool->again;
+    bool asks = again && again <= now;
+    if (asks)
+        pool->again = 0; /* who publishes from here on asks himself */
+    uv_mutex_unlock(&pool->parking.lock);
+    if (asks && ti_engine_beckons(pool->engine))
+        ti_pool_wake(pool);
+    return again && !asks ? again : UINT64_MAX;
 }
 
 void ti_pool_stop_sharing(ti_pool *pool)
@@ -169,6 +199,7 @@ int ti_pool_open(ti_pool *pool, ti_engine *engine, uint32_t limit, bool borrows)
     pool->borrows = pool->sharing = borrows;
     pool->parking.calls = &calls;
     pool->parking.pool = pool;
+    atomic_init(&pool->refused, 0);
     atomic_init(&pool->parking.idle, limit);
     atomic_init(&pool->parking.searching, 0);
     pool->threads = calloc(limit, sizeof *pool->threads);
@@ -183,8 +214,8 @@ int ti_pool_open(ti_pool *pool, ti_engine *engine, uint32_t limit, bool borrows)
 void ti_pool_close(ti_pool *pool)
 {
     ti_parking_close(&pool->parking);
-    for (uint32_t i = 0; i < pool->started; i++)
-        if (!pool->threads[i].lost)
+    for (uint32_t i = 0; i < pool->limit; i++)
+        if (pool->threads[i].runs)
             uv_thread_join(&pool->threads[i].id);
 }
 

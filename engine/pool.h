@@ -4,7 +4,6 @@
 #ifndef TI_POOL_H
 #define TI_POOL_H
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -18,9 +17,11 @@ typedef struct ti_thread ti_thread;
 typedef struct ti_pool {
     struct ti_engine *engine; /* [const] */
     uint32_t limit;           /* [const] most threads */
-    ti_thread *threads;       /* [const] `limit` of them; the first `started` exist */
+    ti_thread *threads;       /* [const] `limit` of them; `started` run */
     uint32_t started;         /* [lock:parking] */
-    bool refused;             /* [lock:parking] the system gives no more threads */
+    uint64_t again;           /* [lock:parking] when (ti_now) the system is asked for a thread
+                                 again; 0: it has refused none */
+    atomic_uchar refused;     /* [atomic] it has, and the control loop does not know */
     bool borrows;             /* [const] it was opened to borrow its threads */
     bool sharing;             /* [lock:parking] it still does: the engine is not closing */
     ti_lender lender;
@@ -38,8 +39,12 @@ void ti_pool_wake(ti_pool *pool);
  * the system gives none. */
 bool ti_pool_ensure(ti_pool *pool);
 
-/* A thread of the pool will not come back: another one takes its place. Any thread but that one,
- * and not where threads are borrowed. */
+/* For the control loop: gets a thread that was refused a while ago, if it is still wanted. When to
+ * call it again; UINT64_MAX: whoever is refused one sees to that. */
+uint64_t ti_pool_ask_again(ti_pool *pool, uint64_t now);
+
+/* A thread of the pool will not come back: another one takes its place, now or when there is one to
+ * be had. Any thread but that one, and not where threads are borrowed. */
 void ti_pool_replace(ti_pool *pool, uv_thread_t lost);
 
 /* The engine closes. From here on the pool starts threads of its own, so that closing need not wait
@@ -53,8 +58,5 @@ void ti_pool_free(ti_pool *pool);
 /* For pool_shared.c. Works on a seat, the given one if it can be, until nothing is found, or until
  * some time (uv_hrtime) is past. Comes with a share of `searching`, and returns with it. */
 void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until);
-
-/* The host's signals are for the host's threads; SIGURG is for those that run callbacks. */
-void ti_pool_mask_signals(sigset_t *before);
 
 #endif

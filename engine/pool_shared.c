@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "engine/engine.h"
+#include "engine/thread.h"
 
 /* A borrowed thread goes back after so many nanoseconds, as soon as its worker has drained; if
  * there is more to do, another request stands at the end of libuv's queue by then. */
@@ -26,7 +27,7 @@ static void work(uv_work_t *request)
     ti_loan *loan = request->data;
     ti_pool *pool = loan->pool;
     sigset_t before;
-    ti_pool_mask_signals(&before);
+    ti_thread_mask_signals(&before);
     ti_pool_work(pool, pool->limit - 1 - loan->index, uv_hrtime() + LENT_NS);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     ti_parking_return(&pool->parking);

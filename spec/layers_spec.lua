@@ -26,7 +26,7 @@ local knows_libuv = {
   ["engine/blocking.h"] = true, ["engine/clock.h"] = true, ["engine/control.h"] = true,
   ["engine/engine.h"] = true, ["engine/executor_work_queue.c"] = true, ["engine/limits.c"] = true,
   ["engine/pool.h"] = true, ["engine/pool_shared.h"] = true, ["engine/settled.h"] = true,
-  ["engine/worker.h"] = true,
+  ["engine/thread.h"] = true, ["engine/worker.h"] = true,
 }
 
 describe("The engine", function()

@@ -3,6 +3,11 @@
  * a cancel ends all of it. */
 #include "engine/clock.h"
 
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
 #include "check.h"
 #include "native.h"
 
@@ -420,8 +425,38 @@ static void settled_runs_are_told_of_in_order(void)
     tt_close(engine, &house);
 }
 
+static atomic_uint handled;
+
+static void count_signal(int number)
+{
+    (void)number;
+    atomic_fetch_add(&handled, 1);
+}
+
+/* A signal that is blocked on all threads of the host waits until the host takes it. */
+static void signals_wait_for_the_host(void)
+{
+    sigset_t one, before;
+    ti_engine *engine = tt_open(&house, 1);
+    REQUIRE(ti_control_ensure(&engine->control) && ti_pool_ensure(&engine->pool));
+    sigemptyset(&one), sigaddset(&one, SIGUSR1);
+    signal(SIGUSR1, count_signal);
+    pthread_sigmask(SIG_BLOCK, &one, &before);
+    for (int i = 0; i < 20; i++) {
+        REQUIRE(kill(getpid(), SIGUSR1) == 0);
+        CHECK_INT(sigtimedwait(&one, NULL, &(struct timespec){.tv_sec = 5}), SIGUSR1);
+        if (handled > 0)
+            break;
+    }
+    CHECK_INT(handled, 0);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    signal(SIGUSR1, SIG_DFL);
+    tt_close(engine, &house);
+}
+
 int main(void)
 {
+    RUN(signals_wait_for_the_host);
     RUN(each_wait_is_longer_by_the_factor_up_to_the_most);
     RUN(attempts_end_at_the_most_and_keep_their_errors);
     RUN(cancelling_ends_a_wait_at_once);

@@ -21,9 +21,27 @@ static void once(void (**hook)(void))
 #define uv_mutex_lock(m) (once(&before_lock), jitter(), (uv_mutex_lock)(m))
 #define uv_mutex_unlock(m) ((uv_mutex_unlock)(m), jitter(), once(&after_unlock))
 
+#include "engine/thread.h"
+
+static atomic_uint refusals; /* so many threads are refused from now on */
+
+static int create_or_refuse(uv_thread_t *id, uv_thread_cb work, void *data)
+{
+    unsigned left = atomic_load(&refusals);
+    while (left > 0 && !atomic_compare_exchange_weak(&refusals, &left, left - 1))
+        ;
+    return left > 0 ? UV_EAGAIN : ti_thread_create(id, work, data);
+}
+
+#define ti_thread_create create_or_refuse
+
+static unsigned joined;
+#define uv_thread_join(id) (joined++, (uv_thread_join)(id))
+
 #include "engine/pool.c"        /* NOLINT */
 #include "engine/pool_shared.c" /* NOLINT */
 
+#include <limits.h>
 #include <sys/resource.h>
 
 #include "check.h"
@@ -79,6 +97,159 @@ static void threads_start_when_wanted(void)
     CHECK_INT(engine->pool.started, 3);
     ti_program_release(program);
     tt_close(engine, &house);
+}
+
+static tt_answer meet(const ti_task *task, void *data)
+{
+    uv_barrier_wait(data);
+    return tt_increment(task, NULL);
+}
+
+/* What was refused a few times is had in the end, though the only thread there is waits for it. */
+static void a_refused_thread_is_asked_for_again(void)
+{
+    for (uint32_t each = 1; each <= 2; each++) { /* two in one run, or one in each of two */
+        uv_barrier_t barrier;
+        REQUIRE(uv_barrier_init(&barrier, 2) == 0);
+        tt_native native = {.call = meet, .data = &barrier};
+        ti_engine *engine = tt_open(&house, 3);
+        ti_program *program = tt_install(engine, tt_fan(3 - each), &native);
+        REQUIRE(ti_pool_ensure(&engine->pool));
+        atomic_store(&refusals, 3);
+        ti_run *runs[2];
+        for (uint32_t i = 0; i < each; i++) {
+            tt_start(runs[i] = tt_run_new(program, 1));
+            while (atomic_load(&native.called) == 0)
+                uv_sleep(1);
+        }
+        for (uint32_t i = 0; i < each; i++) {
+            tt_wait(runs[i]);
+            CHECK_INT(tt_result(runs[i]), 2);
+            ti_run_release(runs[i]);
+        }
+        CHECK_INT(refusals, 0);
+        uv_barrier_destroy(&barrier);
+        ti_program_release(program);
+        tt_close(engine, &house);
+    }
+}
+
+/* With no thread at all a start asks at once, and fails only if it is refused itself. */
+static void a_start_without_threads_asks_for_one(void)
+{
+    tt_native native = {.call = tt_increment};
+    ti_engine *engine = tt_open(&house, 2);
+    ti_program *program = tt_install(engine, tt_chain(1), &native);
+    ti_run *run = tt_run_new(program, 1);
+    atomic_store(&refusals, 2);
+    CHECK_INT(ti_engine_start(engine, run), TI_E_INTERNAL);
+    CHECK_INT(ti_engine_start(engine, run), TI_E_INTERNAL);
+    CHECK_INT(engine->pool.parking.idle, 2);
+    tt_start(run);
+    tt_wait(run);
+    ti_run_release(run);
+    ti_program_release(program);
+    tt_close(engine, &house);
+}
+
+typedef struct tt_leaver {
+    ti_engine *engine;
+    uv_sem_t go, gone;
+    atomic_bool has_left;
+} tt_leaver;
+
+/* The first time, as a thread does that is given up: nobody sees it again. */
+static tt_answer leave_for_good(const ti_task *task, void *data)
+{
+    tt_leaver *leaver = data;
+    ti_worker *worker = leaver->engine->seats;
+    if (atomic_exchange(&leaver->has_left, true))
+        return tt_increment(task, NULL);
+    uv_sem_wait(&leaver->go);
+    while (task != &worker->task)
+        worker++;
+    tt_backend.close(worker->contexts[0]);
+    ti_store_sc(&worker->abandoned, 1);
+    uv_sem_post(&leaver->gone);
+    pthread_exit(NULL);
+}
+
+static ti_program *open_leaver(tt_leaver *leaver, uint32_t workers)
+{
+    static tt_native native;
+    native = (tt_native){.call = leave_for_good, .data = leaver};
+    *leaver = (tt_leaver){.engine = tt_open(&house, workers)};
+    leaver->engine->preempt = TI_PREEMPT_SIGNAL;
+    leaver->engine->grace = 1000000;
+    REQUIRE(uv_sem_init(&leaver->go, 0) == 0 && uv_sem_init(&leaver->gone, 0) == 0);
+    REQUIRE(ti_control_ensure(&leaver->engine->control));
+    joined = 0;
+    return tt_install(leaver->engine, tt_chain(1), &native);
+}
+
+/* And has the engine notice it, which is refused that many threads. */
+static void leave(tt_leaver *leaver, unsigned refused)
+{
+    atomic_store(&refusals, refused);
+    uv_sem_post(&leaver->go);
+    uv_sem_wait(&leaver->gone);
+    ti_control_expect(&leaver->engine->control, 0);
+}
+
+/* All its threads are joined but for the one that was lost. */
+static void close_leaver(tt_leaver *leaver, ti_program *program)
+{
+    ti_program_release(program);
+    ti_engine_close(leaver->engine);
+    CHECK_INT(leaver->engine->pool.started, 1);
+    CHECK_INT(joined, 1);
+    CHECK_INT(leaver->engine->pool.parking.idle, leaver->engine->workers - 1);
+    CHECK_INT(house.opened, leaver->engine->workers + 1);
+    CHECK_INT(house.closed, house.opened);
+    ti_engine_release(leaver->engine);
+    uv_sem_destroy(&leaver->go), uv_sem_destroy(&leaver->gone);
+    atomic_store(&refusals, 0);
+}
+
+/* The engine's only thread is lost, and no other is to be had for a while: what was started before
+ * goes on when one is, without anything else happening; and what is started afterwards does. */
+static void a_lost_thread_is_replaced_when_there_is_one(void)
+{
+    tt_leaver leaver;
+    ti_program *program = open_leaver(&leaver, 1);
+    ti_run *runs[3];
+    for (uint64_t i = 0; i < 3; i++)
+        runs[i] = tt_run_new(program, i);
+    tt_start(runs[0]);
+    tt_start(runs[1]);
+    leave(&leaver, 3);
+    tt_wait(runs[0]);
+    CHECK_INT(tt_node(runs[0], "p0")->status, TI_CANCELLED);
+    tt_wait(runs[1]);
+    CHECK_INT(refusals, 0);
+    tt_start(runs[2]);
+    tt_wait(runs[2]);
+    CHECK_INT(tt_result(runs[1]) + tt_result(runs[2]), 2 + 3);
+    for (int i = 0; i < 3; i++)
+        ti_run_release(runs[i]);
+    close_leaver(&leaver, program);
+}
+
+static void an_engine_does_without_a_lost_thread(void)
+{
+    tt_leaver leaver;
+    ti_program *program = open_leaver(&leaver, 2);
+    ti_run *run = tt_run_new(program, 1);
+    tt_start(run);
+    while (!atomic_load(&leaver.has_left))
+        uv_sleep(1);
+    tt_start_and_wait(program);
+    leave(&leaver, UINT_MAX);
+    tt_wait(run);
+    ti_run_release(run);
+    for (int i = 0; i < 20; i++)
+        tt_start_and_wait(program);
+    close_leaver(&leaver, program);
 }
 
 /* Half a second of nothing costs nothing, and nobody wakes up to look. */
@@ -239,6 +410,10 @@ static void run_in_either_mode(void)
 int main(void)
 {
     RUN(threads_start_when_wanted);
+    RUN(a_refused_thread_is_asked_for_again);
+    RUN(a_start_without_threads_asks_for_one);
+    RUN(a_lost_thread_is_replaced_when_there_is_one);
+    RUN(an_engine_does_without_a_lost_thread);
     RUN(a_waker_that_finds_nobody_leaves_nobody_asleep);
     run_in_either_mode();
     tt_shared = true;
