@@ -30,9 +30,9 @@ bool ti_engine_forked(const ti_engine *engine)
     return ti_load_relaxed(&forks) != engine->forks;
 }
 
-/* A program keeps so much for runs to come, and two runs per worker anyway; a collector that frees
- * results gives back many at once, and a burst must not be paid for ever. */
-#define IDLE_BYTES ((size_t)8 << 20)
+/* So much is kept for runs to come, and by each program two runs per worker anyway; a collector
+ * that frees results gives back many at once, and a burst must not be paid for ever. */
+#define IDLE_BYTES ((size_t)16 << 20)
 
 static void close_contexts(ti_engine *engine)
 {
@@ -868,6 +868,14 @@ void ti_engine_delist(ti_engine *engine, ti_run *run)
     uv_mutex_unlock(&engine->lock);
 }
 
+/* What an idle run holds, about. */
+static size_t idle_bytes(const ti_run *run)
+{
+    size_t each = sizeof *run->nodes + (run->times ? sizeof *run->times : 0) +
+                  (run->attempts ? sizeof *run->attempts : 0);
+    return sizeof *run + run->plan->count * each + run->blocks.size;
+}
+
 ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
 {
     uv_mutex_lock(&engine->lock);
@@ -875,6 +883,7 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
     if (run) {
         program->idle = run->next_idle;
         program->idle_count--;
+        engine->idle_bytes -= idle_bytes(run);
         run->next_idle = NULL;
     }
     uv_mutex_unlock(&engine->lock);
@@ -884,8 +893,8 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program)
 /* With the lock. */
 static bool keeps(const ti_engine *engine, const ti_program *program, const ti_run *run)
 {
-    size_t bytes = program->plan->count * sizeof *run->nodes + run->blocks.size;
-    return program->idle_count < 2 * engine->workers || program->idle_count * bytes < IDLE_BYTES;
+    return program->idle_count < 2 * engine->workers ||
+           engine->idle_bytes + idle_bytes(run) < IDLE_BYTES;
 }
 
 void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *runs)
@@ -897,6 +906,7 @@ void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *runs)
         run->next_idle = program->idle;
         program->idle = run;
         program->idle_count++;
+        engine->idle_bytes += idle_bytes(run);
     }
     uv_mutex_unlock(&engine->lock);
     while (runs) {

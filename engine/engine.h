@@ -40,6 +40,7 @@ typedef struct ti_engine {
     uv_mutex_t lock;
     uv_cond_t changed;         /* with lock: a run settled, or a claimed seat is free */
     ti_run *runs;              /* [lock:engine] all that exist, idle ones too */
+    size_t idle_bytes;         /* [lock:engine] of runs that programs keep for later */
     atomic_size_t unseen;      /* [atomic] see ti_engine_take_unseen */
     ti_run *timed;             /* [lock:engine] those in flight that have a timeout */
     ti_settled settled;        /* [lock:engine] of runs that were subscribed to */

@@ -64,10 +64,8 @@ void ti_program_release(ti_program *program)
     ti_run *run = ti_exchange_sc(&program->spare, NULL);
     if (run)
         ti_run_destroy(run);
-    while ((run = program->idle)) {
-        program->idle = run->next_idle;
+    while ((run = ti_engine_pop_idle(program->engine, program)))
         ti_run_destroy(run);
-    }
     ti_limits_free(program->limits);
     ti_plan_release(program->plan);
     ti_engine_release(program->engine);

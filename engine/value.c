@@ -170,10 +170,13 @@ static bool scalar_equal(const ti_cell *a, const ti_cell *b)
     }
 }
 
-static const ti_cell *find(const ti_cell *map, const ti_cell *key)
+/* The value of a key, which is most likely that of pair `i`. */
+static const ti_cell *find(const ti_cell *map, const ti_cell *key, size_t i)
 {
     const ti_cell *pairs = ti_cell_items(map);
-    for (size_t i = 0; i < map->size; i++)
+    if (ti_value_equal(&pairs[2 * i], key))
+        return &pairs[2 * i + 1];
+    for (i = 0; i < map->size; i++)
         if (ti_value_equal(&pairs[2 * i], key))
             return &pairs[2 * i + 1];
     return NULL;
@@ -189,7 +192,7 @@ static bool tables_equal(const ti_cell *a, const ti_cell *b)
             other = &others[i];
         } else {
             item = &items[2 * i + 1];
-            other = find(b, &items[2 * i]);
+            other = find(b, &items[2 * i], i);
         }
         if (!other || !ti_value_equal(item, other))
             return false;
@@ -201,6 +204,8 @@ bool ti_value_equal(const ti_cell *a, const ti_cell *b)
 {
     if (a->kind != b->kind || a->size != b->size)
         return false;
+    if (a == b)
+        return true;
     if (a->kind == TI_ARRAY || a->kind == TI_MAP)
         return tables_equal(a, b);
     return scalar_equal(a, b);

@@ -125,7 +125,9 @@ TIDE_API tide_value *tide_float(double number);
 TIDE_API tide_value *tide_string(const void *bytes, size_t size); /* copies any bytes */
 TIDE_API tide_value *tide_text(const char *text);                 /* up to the NUL */
 
-/* One more reference to the same value. NULL gives NULL. */
+/* One more reference to the same value. NULL gives NULL. What the callbacks of a run made lies in
+ * blocks of that run, of 1 KiB to 64 KiB; who holds one small value of them holds its block. Copy
+ * what is to be kept for long, e.g. by tide_string. */
 TIDE_API tide_value *tide_value_retain(const tide_value *value);
 TIDE_API void tide_value_release(tide_value *value);
 
