@@ -49,6 +49,7 @@ build = {
         "engine/executor_level.c",
         "engine/limits.c",
         "engine/run.c",
+        "engine/descriptors.c",
         "engine/settled.c",
         "engine/stream.c",
         "engine/worker.c",
