@@ -105,6 +105,7 @@ build = {
     ["tidemill.records"] = "bin/records.lua",
     ["tidemill.report"] = "bin/report.lua",
     ["tidemill.sandbox"] = "bindings/tidemill/sandbox.lua",
+    ["tidemill.standard"] = "bin/standard.lua",
     ["tidemill.worker"] = "bindings/tidemill/worker.lua",
   },
   install = {
