@@ -49,6 +49,7 @@ build = {
         "engine/executor_level.c",
         "engine/limits.c",
         "engine/run.c",
+        "engine/descriptors.c",
         "engine/settled.c",
         "engine/stream.c",
         "engine/worker.c",
@@ -105,6 +106,7 @@ build = {
     ["tidemill.records"] = "bin/records.lua",
     ["tidemill.report"] = "bin/report.lua",
     ["tidemill.sandbox"] = "bindings/tidemill/sandbox.lua",
+    ["tidemill.standard"] = "bin/standard.lua",
     ["tidemill.worker"] = "bindings/tidemill/worker.lua",
   },
   install = {

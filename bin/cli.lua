@@ -4,6 +4,8 @@
 -- The result goes to standard output, everything else to standard error. A mistake of the user is told in one line,
 -- never by a traceback of this file.
 
+local standard = require "tidemill.standard"
+
 local argparse = require "argparse"
 local term = require "term"
 
@@ -18,7 +20,6 @@ local MOST_WORKERS, MOST_RUNS, MOST_SECONDS, MOST_IN_FLIGHT = 1024, 1e6, 1e9, 2 
 -- The first is the one that the others are compared with.
 local STRATEGIES = { "reactive", "work_queue", "level" }
 
-local EBADF = 9
 local SEPARATOR = package.config:sub(1, 1)
 
 local INPUT_HELP = [[
@@ -76,7 +77,7 @@ Exit status:
        failed; with --each, if any run did
    2   the command line is wrong, or the script or input can't be read
    130, 141, 143   it was interrupted, its output was closed, or it was told to
-       terminate, with --each: it dies by SIGINT, SIGPIPE or SIGTERM
+       terminate: it dies by SIGINT, SIGPIPE or SIGTERM
 
 Examples:
    tidemill run report.dag.lua --input article.txt
@@ -229,10 +230,10 @@ local function complain(format, ...)
   io.stderr:write("tidemill: ", format:format(...), "\n")
 end
 
--- True, or false after telling why not. A full disk shows only when the buffer is flushed.
+-- True, or false after telling why not. What callbacks have printed comes first.
 local function write(text)
-  local done, why = io.stdout:write(text)
-  if done then done, why = io.stdout:flush() end
+  local done, why = io.stdout:flush()
+  if done then done, why = standard.write(text) end
   if not done then complain("cannot write to standard output: %s", why) end
   return done and true or false
 end
@@ -353,12 +354,6 @@ local function load_engine(options)
   return engine, why
 end
 
--- Why a standard stream can't be used, or nil. Its descriptor may be anybody's if it is closed.
-local function unusable(stream, name)
-  local _, why, code = stream:seek "cur"
-  return code == EBADF and ("%s: %s"):format(name, why) or nil
-end
-
 -- True and the payload, or false after telling what can't be read.
 local function read_files(options)
   local _, why = read_all(options.script)
@@ -368,7 +363,8 @@ local function read_files(options)
   end
   local payload
   if options.each then
-    why = not is_file(options.input) and unusable(io.stdin, "standard input")
+    why = not is_file(options.input) and standard.why_closed(io.stdin)
+    why = why and "standard input: " .. why
   else
     payload, why = read_payload(options.input)
   end
@@ -379,14 +375,15 @@ local function read_files(options)
   return true, payload
 end
 
--- As write would find out, but before its descriptor is another file's.
+-- As write would find out, but before any work is done.
 local function can_write()
-  local why = unusable(io.stdout, "standard output")
-  if why then complain("cannot write to %s", why) end
+  local why = standard.why_closed(io.stdout)
+  if why then complain("cannot write to standard output: %s", why) end
   return not why
 end
 
 local function perform(options)
+  standard.end_when_interrupted()
   options.format = options.format or options.each and "payload" or "text"
   local readable, payload = read_files(options)
   if not readable then return MISUSED end

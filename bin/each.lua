@@ -14,6 +14,7 @@ local printable = require "tidemill.printable"
 local progress = require "tidemill.progress"
 local records = require "tidemill.records"
 local report = require "tidemill.report"
+local standard = require "tidemill.standard"
 local tm = require "tidemill"
 
 local OK, FAILED, MISUSED = 0, 1, 2
@@ -84,24 +85,12 @@ end
 
 -- Output.
 
--- "ENOENT: no such file or directory: name" -> "No such file or directory", as other commands say it.
-local function problem(why)
-  local text = tostring(why):match "^%u+: ([^:]*)" or tostring(why)
-  return text:sub(1, 1):upper() .. text:sub(2)
-end
-
 function Each:write_all(bytes)
-  while bytes ~= "" do
-    local count, why, name = uv.fs_write(1, bytes, -1)
-    if count then
-      bytes = bytes:sub(count + 1)
-    elseif name == "EAGAIN" then
-      uv.sleep(1)   -- somebody who shares the descriptor made it so
-    else
-      if name ~= "EPIPE" then self:complain("cannot write to standard output: %s", problem(why)) end
-      return self:stop(name == "EPIPE" and SIGNALS.sigpipe or FAILED, name == "EPIPE" and "sigpipe" or nil)
-    end
-  end
+  local done, why, name = standard.write(bytes)
+  if done then return end
+  if name == "EPIPE" then return self:stop(SIGNALS.sigpipe, "sigpipe") end
+  self:complain("cannot write to standard output: %s", why)
+  self:stop(FAILED)
 end
 
 function Each:flush()
@@ -165,7 +154,7 @@ function Each:read()
       self.readable:stop()
     end)
   elseif not block then
-    self:complain("cannot read the input: %s: %s", self.name, problem(why))
+    self:complain("cannot read the input: %s: %s", self.name, standard.problem(why))
     self.trouble, self.ended = true, true
   elseif block == "" then
     self.ended = true
@@ -357,7 +346,7 @@ local each = {}
 function each.run(options, engine, dag)
   local input, why = open_input(options.input)
   if not input then
-    io.stderr:write(("tidemill: cannot read the input: %s: %s\n"):format(options.input, problem(why)))
+    io.stderr:write(("tidemill: cannot read the input: %s: %s\n"):format(options.input, standard.problem(why)))
     return MISUSED
   end
   local stream, err = dag:stream {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MOST_STEP 128                 /* bytes by which a path goes on; what is longer is cut */
 #define MOST_ITEMS 9007199254740992.0 /* 2^53: a number stands for one integer up to here */
 
 /* One walk over a table. The path of a failure is put together from the inside out, as the walk
@@ -45,11 +46,11 @@ static void prepend(ti_walk *walk, const char *step)
     memcpy(walk->path + sizeof walk->path - walk->path_size, step, size);
 }
 
-static bool is_name(const char *text)
+static bool is_name(const char *text, size_t size)
 {
-    bool name = isalpha((unsigned char)*text) || *text == '_';
-    for (; name && *text; text++)
-        name = isalnum((unsigned char)*text) || *text == '_';
+    bool name = size > 0 && !isdigit((unsigned char)*text);
+    for (size_t i = 0; name && i < size; i++)
+        name = isalnum((unsigned char)text[i]) || text[i] == '_';
     return name;
 }
 
@@ -60,22 +61,62 @@ static void name_position(ti_walk *walk, double position)
     prepend(walk, step);
 }
 
+/* The bytes of the character that `text` begins with. What is no UTF-8 is cut into some. */
+static size_t character_size(const char *text, size_t size)
+{
+    size_t count = 1;
+    while ((*text & 0x80) && count < 4 && count < size && (text[count] & 0xC0) == 0x80)
+        count++;
+    return count;
+}
+
+/* Writes a byte as it is between quotes in Lua, and on one line; its length there. */
+static size_t escape(char escaped[5], unsigned char byte, bool before_digit)
+{
+    if (byte == '"' || byte == '\\')
+        return (size_t)snprintf(escaped, 5, "\\%c", byte);
+    if (byte < ' ' || byte == 127)
+        return (size_t)snprintf(escaped, 5, before_digit ? "\\%03d" : "\\%d", byte);
+    *escaped = (char)byte;
+    return 1;
+}
+
+/* The walk has failed at the value of that key. */
+static void name_string(ti_walk *walk, const char *key, size_t size)
+{
+    char step[MOST_STEP], escaped[5];
+    bool name = is_name(key, size);
+    size_t used = (size_t)snprintf(step, sizeof step, name ? "." : "[\""), at = 0, count;
+    for (; at < size; at += count) {
+        count = character_size(key + at, size - at);
+        bool before_digit = at + 1 < size && isdigit((unsigned char)key[at + 1]);
+        size_t length = count > 1 ? count : escape(escaped, (unsigned char)key[at], before_digit);
+        if (used + length > sizeof step - sizeof "...\"]")
+            break;
+        memcpy(step + used, count > 1 ? key + at : escaped, length);
+        used += length;
+    }
+    snprintf(step + used, sizeof step - used, "%s%s", at < size ? "..." : "", name ? "" : "\"]");
+    prepend(walk, step);
+}
+
 /* The walk has failed at the value of the key at `index`. */
 static void name_key(ti_walk *walk, int index)
 {
-    char step[128];
     lua_State *L = walk->L;
-    if (lua_type(L, index) == LUA_TNUMBER) {
+    size_t size;
+    switch (lua_type(L, index)) {
+    case LUA_TNUMBER:
         name_position(walk, (double)lua_tonumber(L, index));
-        return;
+        break;
+    case LUA_TBOOLEAN:
+        prepend(walk, lua_toboolean(L, index) ? "[true]" : "[false]");
+        break;
+    default: {
+        const char *key = lua_tolstring(L, index, &size);
+        name_string(walk, key, size);
     }
-    if (lua_type(L, index) == LUA_TBOOLEAN)
-        snprintf(step, sizeof step, "[%s]", lua_toboolean(L, index) ? "true" : "false");
-    else if (is_name(lua_tostring(L, index)))
-        snprintf(step, sizeof step, ".%s", lua_tostring(L, index));
-    else
-        snprintf(step, sizeof step, "[\"%s\"]", lua_tostring(L, index));
-    prepend(walk, step);
+    }
 }
 
 static bool convert(ti_walk *walk, int index, size_t at);

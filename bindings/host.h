@@ -59,6 +59,10 @@ void ti_host_new_type(lua_State *L, const char *type, const luaL_Reg *methods,
 void *ti_host_test(lua_State *L, const char *type);
 void *ti_host_check(lua_State *L, const char *type);
 
+/* The seconds at a stack index, -1 for none or nil. Raises for anything else, in the name of
+ * `method`. */
+lua_Number ti_host_check_seconds(lua_State *L, int index, const char *method);
+
 /* Pushes the table of fields of the userdata at `index`, made at first need. */
 void ti_host_push_fields(lua_State *L, int index);
 

@@ -29,6 +29,20 @@ void *ti_host_check(lua_State *L, const char *type)
     return data ? data : luaL_checkudata(L, 1, type);
 }
 
+lua_Number ti_host_check_seconds(lua_State *L, int index, const char *method)
+{
+    if (lua_isnoneornil(L, index))
+        return -1;
+    if (!lua_isnumber(L, index))
+        return luaL_error(L, "%s takes a number of seconds, but it got a %s", method,
+                          luaL_typename(L, index));
+    lua_Number seconds = lua_tonumber(L, index);
+    if (seconds >= 0)
+        return seconds;
+    return luaL_error(L, "%s takes a number of seconds, but it got %s", method,
+                      seconds < 0 ? "one below 0" : "nan, which is not a number");
+}
+
 /* The second upvalue has the methods. */
 static int object_index(lua_State *L)
 {

@@ -329,8 +329,7 @@ static ti_host_run *check_run(lua_State *L)
 static int run_wait(lua_State *L)
 {
     ti_host_run *self = check_run(L);
-    lua_Number seconds = luaL_optnumber(L, 2, -1);
-    luaL_argcheck(L, lua_isnoneornil(L, 2) || seconds >= 0, 2, "a number of seconds expected");
+    lua_Number seconds = ti_host_check_seconds(L, 2, "run:wait");
     lua_settop(L, 1);
     ti_host_result *result = ti_host_new_result(L);
     uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);

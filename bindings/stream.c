@@ -247,8 +247,7 @@ static int next_result(lua_State *L)
 static int stream_results(lua_State *L)
 {
     check_stream(L);
-    lua_Number seconds = luaL_optnumber(L, 2, -1);
-    luaL_argcheck(L, lua_isnoneornil(L, 2) || seconds >= 0, 2, "a number of seconds expected");
+    lua_Number seconds = ti_host_check_seconds(L, 2, "stream:results");
     lua_settop(L, 1);
     lua_pushnumber(L, seconds);
     lua_pushcclosure(L, next_result, 2);

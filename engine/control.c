@@ -2,6 +2,7 @@
 #include "engine/control.h"
 
 #include "engine/clock.h"
+#include "engine/descriptors.h"
 #include "engine/engine.h"
 #include "engine/thread.h"
 
@@ -189,7 +190,9 @@ static int try_descriptors(void)
 /* With the lock. 0, or a libuv error. */
 static int start(ti_control *control)
 {
-    int status = try_descriptors();
+    int status = ti_descriptors_guard();
+    if (!status)
+        status = try_descriptors();
     if (!status)
         status = uv_loop_init(&control->loop);
     if (status)

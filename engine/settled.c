@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "engine/descriptors.h"
+
 void ti_settled_add(ti_settled *list, ti_run *run)
 {
     run->next_settled = NULL;
@@ -26,7 +28,7 @@ int ti_descriptor_open(ti_descriptor *descriptor, bool readable)
 {
     if (descriptor->ends[0] >= 0)
         return descriptor->ends[0];
-    if (uv_pipe(descriptor->ends, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE)) {
+    if (ti_descriptors_guard() || uv_pipe(descriptor->ends, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE)) {
         *descriptor = TI_NO_DESCRIPTOR;
         return -1;
     }

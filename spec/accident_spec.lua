@@ -339,6 +339,40 @@ describe("Without file descriptors", function()
   end)
 end)
 
+describe("Without standard streams", function()
+  -- The engine has nothing in their place: using them fails as it would without it.
+  local PROGRAM = [[
+    local closed, engines = "%s", {}
+    for i = 1, 2 do
+      engines[i] = tm.engine { workers = 2 }
+      check(engines[i]:pollfd() > 2)
+      local dag = check(engines[i]:dag(tm.dag { tm.transform "it" { timeout = 1000, run = function(n) return n end } }))
+      check(check(dag:start(i)):wait().payload == i)
+    end
+    io.stdout:write "done\n"
+    for name, use in pairs {
+      stdin = function() return io.stdin:read(1) end,
+      stdout = function() return io.stdout:flush() end,
+      stderr = function() return io.stderr:write "x" end,
+    } do
+      local bad_descriptor = 9
+      check(not closed:find(name) or select(3, use()) == bad_descriptor, name)
+    end
+    for i = 1, 2 do engines[i]:close() end
+    os.exit(7, true)
+  ]]
+
+  for _, case in ipairs {
+    { "stdin", "<&-" }, { "stdout", ">&-" }, { "stderr", "2>&-" }, { "stdin stdout stderr", "<&- >&- 2>&-" },
+  } do
+    local closed, redirections = case[1], case[2]
+    it("an engine works and takes no descriptor of theirs: " .. closed, function()
+      ends({ times = SOME, status = 7, output = closed:find "stdout" and "" or "done\n" }, PROGRAM:format(closed),
+        ("sh -c 'exec \"$0\" \"$@\" %s'"):format(redirections))
+    end)
+  end
+end)
+
 describe("Without threads", function()
   local as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs prlimit --nproc=%d:%d"
 

@@ -3,6 +3,7 @@
 
 local dkjson = require "dkjson"
 local process = require "spec.support.process"
+local util = require "spec.support.util"
 
 local SHOUT = "spec/fixtures/shout.dag.lua"
 local FAILING = "spec/fixtures/failing.dag.lua"
@@ -784,10 +785,86 @@ Differences from the first run under reactive
       assert.is_true(into_closed_pipe "".status ~= 0)
     end)
 
+    it("says so where it is closed", function()
+      for _, words in ipairs {
+        { "run", SHOUT, stdin = "tide" }, { "compare", SHOUT, "--runs", "1" }, { "--help" }, { "--version" },
+      } do
+        words.to = ">&-"
+        local run = tidemill(words)
+        assert.equal("tidemill: cannot write to standard output: Bad file descriptor\n", run.stderr)
+        assert.equal(1, run.status)
+      end
+    end)
+
     it("says so where the shell ignores SIGPIPE", function()
       local run = into_closed_pipe "trap '' PIPE;"
       assert.equal(1, run.status)
       assert.equal("tidemill: cannot write to standard output: Broken pipe\n", run.stderr)
+    end)
+  end)
+
+  it("works where standard error is closed, and what it opens is not in its place", function()
+    process.write(script, [[
+      local tm = require "tidemill"
+      return tm.dag { tm.transform("open", { timeout = 1000, run = function(payload)
+        local file = io.tmpfile()
+        io.stderr:write "not in there"
+        return payload .. file:seek "end"
+      end }) }]])
+    local run = tidemill {
+      "run", script, "--format", "payload", stdin = "tide", before = [[sh -c 'exec "$0" "$@" 2>&-' env]],
+    }
+    assert.same({ "tide0", 0 }, { run.stdout, run.status })
+  end)
+
+  it("waits for a reader of a pipe that does not block", function()
+    local path = util.path()
+    local run = tidemill {
+      "run", "spec/fixtures/bytes.dag.lua", "--format", "payload", stdin = ("x"):rep(2 ^ 22),
+      before = process.interpreter() .. [[ -e 'require "luv".new_pipe(false):open(3)';]], to = ">&3",
+      after = "3>&1 | cat >" .. path,
+    }
+    assert.same({ "", 0 }, { run.stderr, run.status })
+    assert.equal(2 ^ 22, #process.read(path))
+  end)
+
+  describe("interrupted", function()
+    local run
+
+    after_each(function()
+      run:signal "KILL"
+      pcall(run.wait, run)
+      run:remove()
+      util.cleanup()
+    end)
+
+    for _, words in ipairs { { "run" }, { "run", "--timeout", "1000" }, { "compare" } } do
+      it("ends at once, and quietly: " .. table.concat(words, " "), function()
+        local begun = util.path ".begun"
+        local endless = util.script([[
+          local tm = require "tidemill"
+          return tm.dag { tm.transform("endless", function()
+            io.open($BEGUN, "w"):close()
+            while true do end
+          end) }]], { BEGUN = begun })
+        local command = { "bin/tidemill" }
+        for _, word in ipairs(words) do command[#command + 1] = word end
+        for _, word in ipairs { endless, "--input", SHOUT } do command[#command + 1] = word end
+        run = process.start(command)
+        util.await(begun)
+        run:signal "INT"
+        assert.same({ 130, "", "" }, { run:wait(), run:read "stdout", run:read "stderr" })
+      end)
+    end
+
+    it("ends at once, and quietly, while it reads its input", function()
+      local fifo = util.path ".fifo"
+      os.execute("mkfifo " .. fifo)
+      run = process.start { "bin/tidemill", "run", SHOUT, "--input", fifo }
+      local input = assert(io.open(fifo, "w"))   -- waits until it is opened at the other end
+      run:signal "INT"
+      assert.same({ 130, "", "" }, { run:wait(), run:read "stdout", run:read "stderr" })
+      input:close()
     end)
   end)
 

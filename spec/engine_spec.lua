@@ -61,6 +61,11 @@ describe("tm.engine", function()
     end)
   end
 
+  it("tells a string from a number", function()
+    util.assert_raises_here(function() tm.engine { workers = "2" } end, 'from 1 to 1024, but it is "2"')
+    util.assert_raises_here(function() tm.engine { workers = {} } end, "from 1 to 1024, but it is a table")
+  end)
+
   it("raises at the caller's line for an unknown option", function()
     util.assert_raises_here(function() tm.engine { color = "red" } end, "color")
   end)

@@ -122,9 +122,11 @@ describe("run:wait", function()
 
   it("refuses what is no number of seconds", function()
     local run = util.dag(tm.dag { append "a" }):start "x"
-    util.assert_raises_here(function() run:wait("soon") return 1 end)
-    util.assert_raises_here(function() run:wait(0 / 0) return 1 end)
-    util.assert_raises_here(function() run:wait(-1) return 1 end)
+    local takes = "run:wait takes a number of seconds, but it got "
+    util.assert_raises_here(function() run:wait("soon") return 1 end, takes .. "a string")
+    util.assert_raises_here(function() run:wait(0 / 0) return 1 end, takes .. "nan, which is not a number")
+    util.assert_raises_here(function() run:wait(-1) return 1 end, takes .. "one below 0")
+    assert.same({ false, takes .. "a table" }, { pcall(run.wait, run, {}) })
   end)
 end)
 

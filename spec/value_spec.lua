@@ -235,6 +235,31 @@ describe("A value that can't travel", function()
     util.assert_contains(refusal_of { ["two words"] = print }, 'payload["two words"] is a function')
   end)
 
+  it("is named with escapes, where a key has what no message should", function()
+    local refusals = {
+      ["\27[31mred"] = [[payload["\27[31mred"] is a function]],
+      ["a\0001"] = [[payload["a\0001"] is a function]],
+      ["a\0"] = [[payload["a\0"] is a function]],
+      ['"\\'] = [[payload["\"\\"] is a function]],
+      ["\r\n\127"] = [[payload["\13\10\127"] is a function]],
+      ["häfen"] = [[payload["häfen"] is a function]],
+      [""] = [[payload[""] is a function]],
+    }
+    for key, message in pairs(refusals) do assert.equal(message, refusal_of { [key] = print }) end
+  end)
+
+  it("is named by the beginning of a long key, which ends with a whole character", function()
+    for before = 0, 3 do
+      local short = ("x"):rep(before)
+      local message = refusal_of { [short .. ("€"):rep(1000)] = print }
+      local rest = message:match('^payload%["' .. short .. '(.*)%.%.%."%] is a function$')
+      assert.equal(("€"):rep(40 - math.floor((before + 2) / 3)), rest, message)
+    end
+    assert.matches('^payload%["\\1\\1[\\1]+%.%.%."%] is a function$', refusal_of { [("\1"):rep(1000)] = print })
+    assert.matches("^payload%.x+%.%.%. is a function$", refusal_of { [("x"):rep(1000)] = print })
+    assert.matches('^payload%["\128+%.%.%."%] is a function$', refusal_of { [("\128"):rep(1000)] = print })
+  end)
+
   it("is named with a boolean key", function()
     util.assert_contains(refusal_of { [true] = print }, "payload[true] is a function")
   end)

@@ -21,6 +21,13 @@ local function misuse(message, ...)
   error(message:format(...), 4)
 end
 
+-- A value that is not what it must be: "2" is no 2.
+local function shown(value)
+  local kind = type(value)
+  if kind == "string" then return '"' .. value .. '"' end
+  return (kind == "number" or kind == "boolean") and tostring(value) or "a " .. kind
+end
+
 local DEFAULT_GRACE = 1 -- seconds
 
 local pools = { private = true, shared = true }
@@ -83,7 +90,7 @@ local function check_options(options)
         near and ("did you mean '%s'?"):format(near) or "there are " .. table.concat(option_names, ", "))
     end
     local problem = check(value)
-    if problem then misuse("%s %s, but it is %s", key, problem, tostring(value)) end
+    if problem then misuse("%s %s, but it is %s", key, problem, shown(value)) end
   end
   if options.pool == "shared" and options.kill_grace then
     misuse('kill_grace has no meaning with pool = "shared": threads that are borrowed cannot be given up')
@@ -247,7 +254,7 @@ local function sandbox_for(engine, options)
   end
   if options.sandbox == nil then return engine.sandbox end
   local problem = check_sandbox(options.sandbox)
-  if problem then error(("sandbox %s, but it is %s"):format(problem, tostring(options.sandbox)), 3) end
+  if problem then error(("sandbox %s, but it is %s"):format(problem, shown(options.sandbox)), 3) end
   local sandbox = sandboxes[options.sandbox]
   if strictness[sandbox] < strictness[engine.sandbox] then
     error(("the engine's sandbox is \"%s\"; no script can be loaded as \"%s\""):format(engine.sandbox, sandbox), 3)
@@ -366,7 +373,7 @@ local function split_options(dag, options, method, pulls)
     local check = stream_checks[key]
     if check then
       local problem = check(value)
-      if problem then misuse("option '%s' %s, but it is %s", key, problem, tostring(value)) end
+      if problem then misuse("option '%s' %s, but it is %s", key, problem, shown(value)) end
       own[key] = value
     elseif is_run_option[key] then
       rest[key] = value
