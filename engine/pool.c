@@ -8,6 +8,8 @@
 
 #include "engine/engine.h"
 
+#define LINE_NS 1000000u
+
 struct ti_thread {
     ti_pool *pool;  /* [const] */
     uint32_t index; /* [const] */
@@ -16,21 +18,73 @@ struct ti_thread {
     ti_place place;
 };
 
-void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until)
+/* A seat that lacks a context gets it, though there may be no work for it yet. That may take long,
+ * so it counts as work: others look meanwhile. */
+static void mend(ti_pool *pool)
 {
-    ti_worker *worker = ti_engine_sit(pool->engine, seat);
-    while (worker) {
-        if (!ti_worker_find(worker, NULL))
-            break;
+    ti_engine *engine = pool->engine;
+    ti_worker *worker = ti_engine_closed(engine) ? NULL : ti_engine_sit_bare(engine);
+    if (!worker)
+        return;
+    ti_parking_hand_on(&pool->parking);
+    if (ti_engine_equip(engine, worker))
+        ti_engine_leave(engine, worker);
+    ti_parking_search(&pool->parking);
+}
+
+/* There is work, and others claim this seat. They may come all the time, and then nobody just finds
+ * it free. */
+static bool is_crowded(ti_pool *pool, uint32_t seat)
+{
+    ti_worker *worker = ti_engine_worker(pool->engine, seat);
+    return !ti_inbox_empty(&pool->engine->inbox) &&
+           (ti_load_relaxed(&worker->claims) || ti_load_relaxed(&worker->seated) == TI_VISITOR);
+}
+
+/* Not for long: another seat may become free. */
+static ti_worker *stand_in_line(ti_pool *pool, uint32_t seat)
+{
+    ti_parking_hand_on(&pool->parking);
+    ti_worker *worker = ti_engine_stand_in_line(pool->engine, seat, LINE_NS);
+    ti_parking_search(&pool->parking);
+    return worker;
+}
+
+static bool is_over(uint64_t until)
+{
+    return until != UINT64_MAX && uv_hrtime() > until;
+}
+
+/* Works on a seat until nothing is found, or the time is over; or the seat is claimed: then true,
+ * and there may be more to do. */
+static bool work_at(ti_pool *pool, ti_worker *worker, uint64_t until)
+{
+    while (ti_worker_find(worker, NULL)) {
         ti_parking_hand_on(&pool->parking);
         ti_worker_drain(worker);
         ti_parking_search(&pool->parking);
-        if (ti_load_relaxed(&worker->claims) || (until != UINT64_MAX && uv_hrtime() > until))
-            break;
+        if (is_over(until))
+            return false;
+        if (ti_load_relaxed(&worker->claims))
+            return true;
         ti_engine_catch_up(pool->engine, worker);
     }
-    if (worker)
-        ti_engine_leave(pool->engine, worker);
+    return false;
+}
+
+void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until)
+{
+    bool more = true;
+    mend(pool);
+    while (more) {
+        ti_worker *worker = ti_engine_sit(pool->engine, seat);
+        bool crowded = !worker && is_crowded(pool, seat);
+        if (crowded)
+            worker = stand_in_line(pool, seat);
+        more = worker ? work_at(pool, worker, until) : crowded && !is_over(until);
+        if (worker)
+            ti_engine_leave(pool->engine, worker);
+    }
 }
 
 /* All are the host's, but for those that a thread raises itself by a mistake: where they are

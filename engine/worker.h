@@ -11,6 +11,9 @@
 #include <assert.h>
 #include <uv.h>
 
+/* Who sits at a worker: a thread that works there, or one that needs its contexts for a moment. */
+typedef enum ti_sitter { TI_NOBODY, TI_WORKS, TI_VISITOR } ti_sitter;
+
 struct ti_worker {
     struct ti_engine *engine;         /* [const] */
     uint32_t index;                   /* [const] */
@@ -52,9 +55,11 @@ struct ti_worker {
     atomic_uchar reachable; /* [atomic] */
     atomic_uint kicking;    /* [atomic] threads that are about to use `thread` */
 
-    _Alignas(TI_CACHE_LINE) atomic_uchar seated; /* [atomic] somebody sits here */
-    atomic_uint claims;  /* [atomic] callers that wait for this seat; nobody else sits down */
-    atomic_uchar offers; /* [atomic] written by [seat]: stealing here pays */
+    _Alignas(TI_CACHE_LINE) atomic_uchar seated; /* [atomic] ti_sitter */
+    atomic_uint claims;   /* [atomic] callers that wait for this seat; nobody else sits down */
+    atomic_uchar offers;  /* [atomic] written by [seat]: stealing here pays */
+    atomic_uchar visited; /* [atomic] written by [seat]: who left last was a visitor */
+    atomic_uchar bare;    /* [atomic] written by [seat]: it lacks a context; see ti_engine_equip */
 
     atomic_uint forgetful;    /* [atomic] how many keys wait in `forget` */
     uint64_t *forget;         /* [lock:engine] programs that are gone */
@@ -122,10 +127,12 @@ static inline void ti_worker_send_events(ti_worker *worker, ti_run *run, const t
 /* Makes a chain of nodes ready here; the last one runs first. */
 void ti_worker_enter(ti_worker *worker, ti_node *chain);
 
-/* Runs ready work of this worker until there is none. */
+/* Runs ready work of this worker until there is none, or somebody waits for the seat: then, after
+ * one callback at least, the rest goes to the inbox, and the seat is to be left. (A guest goes on
+ * if there are no threads to leave the rest to.) */
 void ti_worker_drain(ti_worker *worker);
 
-/* Takes all tickets that are queued here, as a chain. */
+/* Takes all that is queued here, as a chain of nodes. */
 ti_node *ti_worker_scatter(ti_worker *worker);
 
 /* Looks for work elsewhere, for a few microseconds, or until a run (or NULL) has settled; true:
