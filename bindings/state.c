@@ -950,7 +950,9 @@ static void close_state(void *context)
     free(state);
 }
 
-static void reinstall(ti_state *state);
+static struct ti_install *copy_installs(ti_state_config *config, bool *complete);
+static void free_installs(struct ti_install *installs);
+static void reinstall(ti_state *state, struct ti_install *installs);
 
 /* From here on the limit of memory holds. */
 static bool arm(ti_state *state, ti_error **error)
@@ -1014,7 +1016,10 @@ static bool open_lua(ti_state *state, ti_error **error)
 static void *open_state(void *shared, uint32_t worker, ti_error **error)
 {
     ti_state *state = calloc(1, sizeof *state);
-    if (!state) {
+    bool complete = false;
+    struct ti_install *installs = state ? copy_installs(shared, &complete) : NULL;
+    if (!complete) {
+        free(state);
         *error = ti_error_new(TI_E_MEMORY_LIMIT, NULL, 0, NULL, 0, NULL);
         return NULL;
     }
@@ -1024,9 +1029,10 @@ static void *open_state(void *shared, uint32_t worker, ti_error **error)
     state->bounded = state->config->memory_limit || state->instruction_limit;
     state->scratch.most = VALUE_PER_MEMORY * state->config->memory_limit;
     if (open_lua(state, error)) {
-        reinstall(state);
+        reinstall(state, installs);
         return state;
     }
+    free_installs(installs);
     close_state(state);
     return NULL;
 }
@@ -1039,8 +1045,13 @@ static void renew(ti_state *state)
     lua_State *old = state->L;
     ti_memory *memory = state->memory;
     ti_error *error = NULL;
+    bool complete;
+    struct ti_install *installs = copy_installs(state->config, &complete);
+    if (!complete)
+        return;
     if (!open_lua(state, &error)) {
         ti_error_free(error);
+        free_installs(installs);
         state->L = state->running = old;
         state->memory = memory;
         return;
@@ -1048,8 +1059,10 @@ static void renew(ti_state *state)
     state->leavable = true;
     close_lua(old, memory);
     state->leavable = false;
-    if (!state->abandoned)
-        reinstall(state);
+    if (state->abandoned)
+        free_installs(installs);
+    else
+        reinstall(state, installs);
 }
 
 static void recover(ti_state *state)
@@ -1095,14 +1108,19 @@ static void free_install(ti_install *install)
     free(install);
 }
 
+static void free_installs(ti_install *installs)
+{
+    for (ti_install *next; installs; installs = next) {
+        next = installs->next;
+        free_install(installs);
+    }
+}
+
 void ti_state_config_free(ti_state_config *config)
 {
     if (!config)
         return;
-    for (ti_install *install = config->installs, *next; install; install = next) {
-        next = install->next;
-        free_install(install);
-    }
+    free_installs(config->installs);
     ti_loader_free(config->loader);
     uv_mutex_destroy(&config->lock);
     free(config->path);
@@ -1138,12 +1156,37 @@ static void uninstall(ti_state_config *config, uint64_t key)
     uv_mutex_unlock(&config->lock);
 }
 
-/* Programs that do not load a second time are missing in the new state, and their processors fail.
+/* The programs that there are now, in the same order. Not *complete: there is no memory for that.
  */
-static void reinstall(ti_state *state)
+static ti_install *copy_installs(ti_state_config *config, bool *complete)
 {
-    uv_mutex_lock(&state->config->lock);
-    for (const ti_install *install = state->config->installs; install; install = install->next) {
+    ti_install *copies = NULL, **link = &copies;
+    uv_mutex_lock(&config->lock);
+    const ti_install *install = config->installs;
+    for (; install && (*link = malloc(sizeof **link)); install = install->next) {
+        **link = (ti_install){NULL, install->function, install->key, install->argument};
+        ti_value_retain(install->argument);
+        link = &(*link)->next;
+    }
+    uv_mutex_unlock(&config->lock);
+    *complete = !install;
+    if (install)
+        free_installs(copies);
+    return install ? NULL : copies;
+}
+
+/* Takes the copies. Scripts run here, which may take long, so there is no lock. What changes
+ * meanwhile needs none, since this thread has the seat from before the copies were made:
+ * - A program that goes is noted for this seat (ti_engine_forget), before or after it is loaded
+ *   here, and dropped by whoever catches up.
+ * - A program that comes is loaded in every worker, and here when the seat is free again. The load
+ *   may have been here before, in the state that this one replaces; then "commit" finds nothing,
+ *   and loads it (worker.lua).
+ * Programs that do not load a second time are missing in the new state, and their processors fail.
+ */
+static void reinstall(ti_state *state, ti_install *installs)
+{
+    for (const ti_install *install = installs; install; install = install->next) {
         ti_error *error = NULL;
         ti_value_release(
             ti_state_invoke(state, install->function, install->key, install->argument, &error));
@@ -1151,7 +1194,7 @@ static void reinstall(ti_state *state)
             ti_value_release(ti_state_invoke(state, "commit", install->key, NULL, &error));
         ti_error_free(error);
     }
-    uv_mutex_unlock(&state->config->lock);
+    free_installs(installs);
 }
 
 static void forget(void *context, uint64_t key)

@@ -199,13 +199,20 @@ static bool try_to_sit(ti_worker *worker)
     return true;
 }
 
-/* With the seat taken. False: there is no memory for what it lacks. */
-static bool equip(ti_engine *engine, ti_worker *worker)
+bool ti_engine_equip(ti_engine *engine, ti_worker *worker)
 {
     ti_error *error = NULL;
     bool equipped = open_contexts(engine, worker, &error);
     ti_error_free(error);
-    return equipped;
+    if (!equipped) {
+        uv_sleep(1); /* so that threads which want this seat do not ask for memory all the time */
+        ti_engine_leave(engine, worker);
+        return false;
+    }
+    if (ti_load_relaxed(&worker->bare))
+        ti_store_relaxed(&worker->bare, 0);
+    ti_engine_catch_up(engine, worker);
+    return true;
 }
 
 /* Whatever it lacks. */
@@ -221,27 +228,22 @@ static ti_worker *claim(ti_engine *engine, uint32_t index)
         uv_cond_wait(&engine->changed, &engine->lock);
     uv_mutex_unlock(&engine->lock);
     ti_sub_sc(&worker->claims, 1);
-    if (!taken)
-        return NULL;
-    ti_engine_catch_up(engine, worker);
-    return worker;
+    return taken ? worker : NULL;
 }
 
 ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index)
 {
     ti_worker *worker = claim(engine, index);
-    if (worker && !equip(engine, worker)) {
-        ti_engine_leave(engine, worker);
-        return NULL;
-    }
-    return worker;
+    return worker && ti_engine_equip(engine, worker) ? worker : NULL;
 }
 
 /* Keeps the seat taken for good, though this thread does not sit there. */
-static void stand_by(ti_worker *worker)
+static void stand_by(ti_engine *engine, ti_worker *worker)
 {
-    if (worker)
-        ti_preempt_leave(worker);
+    if (!worker)
+        return;
+    ti_engine_catch_up(engine, worker);
+    ti_preempt_leave(worker);
 }
 
 void ti_engine_close(ti_engine *engine)
@@ -268,7 +270,7 @@ void ti_engine_close(ti_engine *engine)
     ti_control_close(&engine->control);
     ti_pool_close(&engine->pool);
     for (uint32_t i = 0; i < engine->workers; i++)
-        stand_by(claim(engine, i));
+        stand_by(engine, claim(engine, i));
     close_contexts(engine);
     uv_mutex_lock(&engine->lock);
     engine->closed = true;
@@ -322,23 +324,31 @@ void ti_engine_release(ti_engine *engine)
         pthread_detach(undertaker);
 }
 
-ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
+/* A free seat, of those that lack a context or of the others; NULL: there is none. */
+static ti_worker *take_seat(ti_engine *engine, uint32_t preferred, bool bare)
 {
     for (uint32_t i = 0; i < engine->workers; i++) {
         uint32_t at =
             preferred + i < engine->workers ? preferred + i : preferred + i - engine->workers;
         ti_worker *worker = &engine->seats[at];
-        if (ti_load_relaxed(&worker->seated) || ti_load_relaxed(&worker->claims) ||
-            !try_to_sit(worker))
-            continue;
-        if (equip(engine, worker)) {
-            ti_engine_catch_up(engine, worker);
+        if (!ti_load_relaxed(&worker->seated) && !ti_load_relaxed(&worker->claims) &&
+            ti_load_relaxed(&worker->bare) == bare && try_to_sit(worker))
             return worker;
-        }
-        uv_sleep(1); /* so that threads which want this seat do not ask for memory all the time */
-        ti_engine_leave(engine, worker);
     }
     return NULL;
+}
+
+ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred)
+{
+    ti_worker *worker = take_seat(engine, preferred, false);
+    if (!worker)
+        worker = take_seat(engine, preferred, true);
+    return worker && ti_engine_equip(engine, worker) ? worker : NULL;
+}
+
+ti_worker *ti_engine_sit_bare(ti_engine *engine)
+{
+    return take_seat(engine, 0, true);
 }
 
 void ti_engine_leave(ti_engine *engine, ti_worker *worker)
@@ -733,20 +743,22 @@ static void consider(ti_engine *engine, ti_worker *worker, uint64_t now)
 }
 
 /* The seat belongs to the calling thread from here on: who sat there left it in its signal handler.
- */
+ * A context may take long to open, and this is the control loop: so whoever sits down next does
+ * that, which is the new thread if nobody else comes. */
 static void replace(ti_engine *engine, ti_worker *worker)
 {
+    uv_thread_t lost = worker->thread;
     ti_preempt_disown(worker);
-    ti_pool_replace(&engine->pool, worker->thread);
     worker->thread = uv_thread_self();
     worker->contexts[worker->serving] = NULL; /* it is the thread's that was given up */
-    equip(engine, worker);                    /* or whoever sits down next does it */
+    ti_store_relaxed(&worker->bare, 1);
     ti_worker_stop(worker);
     ti_engine_queue(engine, ti_worker_scatter(worker));
     ti_store_sc(&worker->offers, 0);
     ti_store_sc(&worker->give_up, 0);
     ti_store_sc(&worker->abandoned, 0);
     ti_engine_leave(engine, worker);
+    ti_pool_replace(&engine->pool, lost);
 }
 
 void ti_engine_give_up(ti_engine *engine, uint64_t now)
@@ -768,7 +780,8 @@ static void work_as_guest(ti_engine *engine, ti_worker *worker, ti_run *run)
     ti_worker_enter(worker, ti_run_entries(run, NULL));
     do
         ti_worker_drain(worker);
-    while (!ti_run_settled(run) && ti_worker_find(worker, run));
+    while (!ti_run_settled(run) && !ti_load_relaxed(&worker->claims) &&
+           ti_worker_find(worker, run));
     ti_engine_leave(engine, worker);
 }
 
@@ -948,18 +961,19 @@ void ti_engine_forget(ti_engine *engine, uint64_t key)
 {
     for (uint32_t i = 0; i < engine->workers; i++) {
         ti_worker *worker = &engine->seats[i];
-        if (try_to_sit(worker)) {
+        bool sits = try_to_sit(worker), bare = sits && ti_load_relaxed(&worker->bare);
+        if (sits && !bare)
             forget(engine, worker, key);
-            ti_engine_leave(engine, worker);
-        } else if (!ti_engine_closed(engine)) {
+        else if (!ti_engine_closed(engine))
             note_forget(engine, worker, key);
-        }
+        if (sits)
+            ti_engine_leave(engine, worker);
     }
 }
 
 void ti_engine_catch_up(ti_engine *engine, ti_worker *worker)
 {
-    while (ti_load_relaxed(&worker->forgetful)) {
+    while (ti_load_relaxed(&worker->forgetful) && !ti_load_relaxed(&worker->bare)) {
         uv_mutex_lock(&engine->lock);
         uint32_t last = ti_load_relaxed(&worker->forgetful) - 1;
         uint64_t key = worker->forget[last];

@@ -138,8 +138,9 @@ void ti_engine_drop_handle(ti_engine *engine);
  * taken. */
 uint32_t ti_engine_pending(ti_engine *engine);
 
-/* Takes a worker's seat, waiting until it is free, so that its contexts can be worked on. NULL: the
- * engine has closed, or there is no memory for what the worker lacks. */
+/* Takes a worker's seat, so that its contexts can be worked on; waits for the callback that runs
+ * there, or until it has what it lacks. NULL: the engine has closed, or there is no memory for what
+ * the worker lacks. */
 ti_worker *ti_engine_claim(ti_engine *engine, uint32_t index);
 void ti_engine_leave(ti_engine *engine, ti_worker *worker);
 
@@ -184,8 +185,9 @@ uint64_t ti_engine_check_deadlines(ti_engine *engine, uint64_t now, bool *late);
 bool ti_engine_check_progress(ti_engine *engine);
 
 /* Gives up threads whose callback was told to stop longer ago than the grace allows, and replaces
- * those given up: the callback's outcome is settled, the worker gets a fresh context and the pool a
- * fresh thread. The old ones are left to each other and are never touched again. (A guest cannot be
+ * those given up: the callback's outcome is settled and the pool gets a fresh thread; whoever sits
+ * down at the worker opens a fresh context. The old ones are left to each other and are never
+ * touched again. (A guest cannot be
  * given up: its frames are the host's.) Only the control loop calls it. */
 void ti_engine_give_up(ti_engine *engine, uint64_t now);
 
@@ -195,8 +197,17 @@ void ti_engine_queue(ti_engine *engine, ti_node *chain);
 /* Called once per run, by the worker that accounts for its last processor. */
 void ti_engine_settle(ti_engine *engine, ti_run *run);
 
-/* A free seat, `preferred` if it can be; NULL: all are taken. */
+/* A free seat, `preferred` if it can be; NULL: all are taken. One that lacks a context is the last
+ * choice, and gets it first. */
 ti_worker *ti_engine_sit(ti_engine *engine, uint32_t preferred);
+
+/* A free seat that lacks a context, for ti_engine_equip; NULL: there is none. */
+ti_worker *ti_engine_sit_bare(ti_engine *engine);
+
+/* Opens the contexts that a worker lacks because its last thread was given up, which may take long
+ * (they load scripts), and catches up. With the seat taken. False: there is no memory for that now,
+ * and the seat has been left. */
+bool ti_engine_equip(ti_engine *engine, ti_worker *worker);
 
 /* Something can be had by a thread that sits down, and there is a seat. */
 bool ti_engine_beckons(ti_engine *engine);
@@ -207,12 +218,13 @@ ti_run *ti_engine_pop_idle(ti_engine *engine, ti_program *program);
 /* Takes runs that are linked by `next_idle`. */
 void ti_engine_push_idle(ti_engine *engine, ti_program *program, ti_run *runs);
 
-/* Has every backend drop what it keeps under a program's key: at once where the seat is free, else
- * when somebody sits down there next. Never blocks for long, so that a garbage collector or a
+/* Has every backend drop what it keeps under a program's key: at once where the seat is free and
+ * lacks nothing, else when somebody sits down there next (and a context that is opened until then
+ * may have loaded the program). Never blocks for long, so that a garbage collector or a
  * worker may call it. (Without memory for the note, what is kept goes with the engine.) */
 void ti_engine_forget(ti_engine *engine, uint64_t key);
 
-/* Does what ti_engine_forget left for later. With the seat taken. */
+/* Does what ti_engine_forget left for later, unless something is lacking. With the seat taken. */
 void ti_engine_catch_up(ti_engine *engine, ti_worker *worker);
 
 #endif

@@ -29,8 +29,23 @@ static void mind_refusal(ti_pool *pool)
         ti_control_expect(&pool->engine->control, ti_now() + PATIENCE_NS);
 }
 
+/* A seat that lacks a context gets it, though there may be no work for it yet. That may take long,
+ * so it counts as work: others look meanwhile. */
+static void mend(ti_pool *pool)
+{
+    ti_engine *engine = pool->engine;
+    ti_worker *worker = ti_engine_closed(engine) ? NULL : ti_engine_sit_bare(engine);
+    if (!worker)
+        return;
+    ti_parking_hand_on(&pool->parking);
+    if (ti_engine_equip(engine, worker))
+        ti_engine_leave(engine, worker);
+    ti_parking_search(&pool->parking);
+}
+
 void ti_pool_work(ti_pool *pool, uint32_t seat, uint64_t until)
 {
+    mend(pool);
     ti_worker *worker = ti_engine_sit(pool->engine, seat);
     while (worker) {
         if (!ti_worker_find(worker, NULL))

@@ -72,12 +72,26 @@ static ti_node *take_ticket(ti_worker *worker)
     return node;
 }
 
-/* The next node to run. */
-static ti_node *take(ti_worker *worker)
+__attribute__((noinline, cold)) static bool may_leave(ti_worker *worker)
+{
+    return !worker->guest || ti_pool_ensure(&worker->engine->pool);
+}
+
+/* Somebody waits for this seat, and gets it after the current callback. To look before each one
+ * costs no miss: `offers`, which is read then, lies in the same line. */
+static inline bool is_claimed(ti_worker *worker)
+{
+    return __builtin_expect(ti_load_relaxed(&worker->claims) != 0, 0) && may_leave(worker);
+}
+
+/* The next node to run. It may be none for a claim; but what was chosen runs anyway, so no sitting
+ * is in vain. */
+static inline ti_node *take(ti_worker *worker, bool yields)
 {
     ti_node *node = worker->chosen;
     worker->chosen = NULL;
-    if (!node && (node = take_ticket(worker)) && node->run->executor->take)
+    if (!node && !(yields && is_claimed(worker)) && (node = take_ticket(worker)) &&
+        node->run->executor->take)
         node = node->run->executor->take(node);
     return node;
 }
@@ -304,7 +318,7 @@ static void leave_for_later(ti_worker *worker, ti_node *node)
 const ti_task *ti_worker_next(ti_worker *worker)
 {
     ti_node *node;
-    while ((node = take(worker))) {
+    while ((node = take(worker, true))) {
         const ti_run *run = node->run;
         uint32_t index = (uint32_t)(node - run->nodes);
         if (run->plan->steps[index].backend != worker->serving) {
@@ -533,22 +547,25 @@ double ti_worker_time_left(const ti_worker *worker)
 
 void ti_worker_drain(ti_worker *worker)
 {
-    ti_node *node;
-    while ((node = take(worker))) {
+    ti_node *node, *rest = NULL;
+    while (!rest && (node = take(worker, false))) {
         worker->chosen = node;
         worker->serving = node->run->plan->steps[node - node->run->nodes].backend;
         ti_engine_backend(worker->engine, worker->serving)
             ->serve(ti_worker_context(worker, worker->serving), worker);
+        if (is_claimed(worker))
+            rest = ti_worker_scatter(worker);
     }
     if (ti_load_relaxed(&worker->offers))
         ti_store_relaxed(&worker->offers, 0);
     fold(worker);
+    ti_engine_queue(worker->engine, rest);
 }
 
 ti_node *ti_worker_scatter(ti_worker *worker)
 {
     ti_node *chain = NULL, *node;
-    while ((node = take(worker))) {
+    while ((node = take(worker, false))) {
         node->next = chain;
         chain = node;
     }

@@ -55,6 +55,7 @@ struct ti_worker {
     _Alignas(TI_CACHE_LINE) atomic_uchar seated; /* [atomic] somebody sits here */
     atomic_uint claims;  /* [atomic] callers that wait for this seat; nobody else sits down */
     atomic_uchar offers; /* [atomic] written by [seat]: stealing here pays */
+    atomic_uchar bare;   /* [atomic] written by [seat]: it lacks a context; see ti_engine_equip */
 
     atomic_uint forgetful;    /* [atomic] how many keys wait in `forget` */
     uint64_t *forget;         /* [lock:engine] programs that are gone */
@@ -122,10 +123,12 @@ static inline void ti_worker_send_events(ti_worker *worker, ti_run *run, const t
 /* Makes a chain of nodes ready here; the last one runs first. */
 void ti_worker_enter(ti_worker *worker, ti_node *chain);
 
-/* Runs ready work of this worker until there is none. */
+/* Runs ready work of this worker until there is none, or somebody waits for the seat: then, after
+ * one callback at least, the rest goes to the inbox, and the seat is to be left. (A guest goes on
+ * if there are no threads to leave the rest to.) */
 void ti_worker_drain(ti_worker *worker);
 
-/* Takes all tickets that are queued here, as a chain. */
+/* Takes all that is queued here, as a chain of nodes. */
 ti_node *ti_worker_scatter(ti_worker *worker);
 
 /* Looks for work elsewhere, for a few microseconds, or until a run (or NULL) has settled; true:

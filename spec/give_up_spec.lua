@@ -77,6 +77,93 @@ describe("A callback that cannot be stopped", function()
     assert.equal(1, #engine:dag(tm.dag { tm.transform("it", function(p) return p end) }).processors)
   end)
 
+  describe("while its worker loads all scripts again,", function()
+    local paths, dags
+
+    -- The script says that it is being loaded and waits until it may go on, but not for ever.
+    local SLOW = [[
+      local tm = require "tidemill"
+      local function exists(path) local file = io.open(path) return file and file:close() end
+      if exists(HOLD) then
+        assert(io.open(BEGUN, "w")):close()
+        local late = os.time() + 20
+        while exists(HOLD) and os.time() < late do os.execute "sleep 0.01" end
+        if exists(HOLD) then assert(io.open(LATE, "w")):close() end
+      end
+      return tm.dag { tm.transform("slow", function(payload) return payload end) }
+    ]]
+
+    local function exists(path)
+      local file = io.open(path)
+      return file and file:close()
+    end
+
+    local function touch(path) assert(io.open(path, "w")):close() end
+
+    local function lose_a_worker(workers)
+      engine = assert(tm.engine { workers = workers, kill_grace = 0.1 })
+      paths = {}
+      for _, name in ipairs { "HOLD", "BEGUN", "LATE" } do
+        paths[name] = os.tmpname()
+        os.remove(paths[name])
+      end
+      dags = {}
+      dags.slow = assert(engine:load(util.script((SLOW:gsub("%u%u%u%u%u?", function(name)
+        return ("%q"):format(paths[name])
+      end)))))
+      dags.spins = assert(engine:dag(tm.dag { tm.transform("spins", function() while true do end end) }))
+      dags.counts = assert(engine:dag(tm.dag { tm.transform("counts", function()
+        local programs = 0
+        for _ in pairs(require "tidemill.worker".programs) do programs = programs + 1 end
+        return programs
+      end) }))
+      local blocks = assert(engine:dag(tm.dag { blocked() }))
+      touch(paths.HOLD)
+      local _, err = blocks:start("p", { timeout = 0.02 }):wait(5)
+      assert.equal("timeout", err.code)
+      local late = os.time() + 20
+      while not exists(paths.BEGUN) do
+        assert(os.time() < late, "nobody loads them")
+        os.execute "sleep 0.01"
+      end
+    end
+
+    after_each(function()
+      for _, path in pairs(paths) do os.remove(path) end
+    end)
+
+    it("timeouts hold", function()
+      engine:close()
+      lose_a_worker(2)
+      local _, err = dags.spins:start("p", { timeout = 0.02 }):wait(30)
+      assert.equal("timeout", err.code)
+      assert.is_nil(exists(paths.LATE))
+    end)
+
+    it("a DAG can go, and is not kept there", function()
+      engine:close()
+      lose_a_worker(1)
+      dags.slow, dags.spins = nil, nil
+      for _ = 1, 4 do collectgarbage() end
+      assert.is_nil(exists(paths.LATE))
+      os.remove(paths.HOLD)
+      assert.equal(1, assert(dags.counts:start("p"):wait(30)).payload) -- itself
+    end)
+
+    it("another one can come", function()
+      engine:close()
+      lose_a_worker(2)
+      os.remove(paths.HOLD)
+      for i = 1, 5 do
+        local dag = assert(engine:load(util.script [[
+          local tm = require "tidemill"
+          return tm.dag { tm.transform("mark", function(payload) return payload .. "!" end) }
+        ]]))
+        for _ = 1, 10 do assert.equal(i .. "!", assert(dag:start(tostring(i)):wait(30)).payload) end
+      end
+    end)
+  end)
+
   it("may be a loop that LuaJIT has compiled", function()
     if not rawget(_G, "jit") then return pending "this Lua compiles nothing" end
     local result, err = outcome_of({ tm.transform("spins", function(payload)

@@ -296,7 +296,7 @@ function Engine:load(path, options)
   ok, err = in_every_worker(self, 2, path, "load", key, source, function(answer)
     return same(answer.description, loaded.description)
   end)
-  if ok then ok, err = in_every_worker(self, 1, path, "commit", key) end
+  if ok then ok, err = in_every_worker(self, 1, path, "commit", key, source) end
   if not ok then return nil, err end
   return dag
 end

@@ -143,9 +143,10 @@ local function collect()
 end
 
 --- Runs every setup and keeps the callbacks for the runs to come. A state that replaces another one in the
--- middle of a load may have done so already.
-function M.commit(key)
+-- middle of a load may have done so already, or not know the script yet.
+function M.commit(key, source)
   if not drafts[key] and M.programs[key] then return true end
+  if not drafts[key] then M.load(key, source) end
   local draft = drafts[key]
   begin(draft.source.sandbox)
   local functions = draft.functions

@@ -197,6 +197,57 @@ static void a_claimed_seat_is_nobody_elses(void)
     tt_close(engine, &house);
 }
 
+/* What is in one callback and has much to do after it, when somebody comes for the seat. */
+typedef struct tt_visit {
+    ti_engine *engine;
+    ti_program *program;
+    tt_native *native;
+    tt_gate gate;
+    bool guest; /* the host's thread works in dag:run; else the engine's does */
+} tt_visit;
+
+static tt_answer pass_gate_of(const ti_task *task, void *data)
+{
+    return pass_gate(task, &((tt_visit *)data)->gate);
+}
+
+static void work_and_visit(void *data, unsigned index)
+{
+    tt_visit *visit = data;
+    if (index == 0 && visit->guest) {
+        CHECK_INT(tt_compute(visit->program, 1), 2);
+    } else if (index == 0) {
+        tt_start_and_wait(visit->program);
+    } else if (index == 1) {
+        await_inside(&visit->gate, 1);
+        ti_worker *seat = ti_engine_claim(visit->engine, 0);
+        CHECK_INT(visit->native->called, 1);
+        ti_engine_leave(visit->engine, seat);
+    } else {
+        while (!atomic_load(&ti_engine_worker(visit->engine, 0)->claims))
+            nap();
+        atomic_store(&visit->gate.open, true);
+    }
+}
+
+static void a_claim_waits_for_the_current_callback_only(void)
+{
+    for (int guest = 0; guest < 2; guest++)
+        for (int strategy = 0; strategy < 3; strategy++) {
+            tt_visit visit = {.guest = guest};
+            tt_native native = {.call = pass_gate_of, .data = &visit};
+            ti_dag *dag = tt_fan(400); /* more than a deque has room for */
+            dag->strategy = (ti_strategy)strategy;
+            visit.native = &native;
+            visit.engine = tt_open(&house, 1);
+            visit.program = tt_install(visit.engine, dag, &native);
+            check_threads(3, work_and_visit, &visit);
+            CHECK_INT(native.called, 400);
+            ti_program_release(visit.program);
+            tt_close(visit.engine, &house);
+        }
+}
+
 static void wait_for_it(void *data, unsigned index)
 {
     (void)index;
@@ -427,13 +478,17 @@ static void two_backends_share_a_dag(void)
  * told so. */
 typedef struct tt_mule {
     atomic_bool stands, barren; /* it is in that callback; it cannot be opened */
-    atomic_uint refused, served;
+    atomic_bool slow;           /* opening it takes as long as this is set */
+    atomic_uint refused, served, opening, forgotten;
 } tt_mule;
 
 static void *open_mule(void *shared, uint32_t worker, ti_error **error)
 {
     tt_mule *mule = shared;
     (void)worker;
+    atomic_fetch_add(&mule->opening, 1);
+    while (atomic_load(&mule->slow))
+        uv_sleep(1);
     if (!atomic_load(&mule->barren))
         return mule;
     atomic_fetch_add(&mule->refused, 1);
@@ -455,6 +510,12 @@ static void serve_mule(void *context, ti_worker *worker)
     }
 }
 
+static void forget_mule(void *context, uint64_t key)
+{
+    (void)key;
+    atomic_fetch_add(&((tt_mule *)context)->forgotten, 1);
+}
+
 static void interrupt_mule(void *context)
 {
     (void)context;
@@ -474,6 +535,7 @@ static const ti_backend mule_backend = {
     .name = "mule",
     .open = open_mule,
     .serve = serve_mule,
+    .forget = forget_mule,
     .interrupt = interrupt_mule,
     .abandon = abandon_mule,
     .close = close_mule,
@@ -520,6 +582,67 @@ static void a_worker_that_could_not_be_replaced_is_when_there_is_memory(void)
     atomic_store(&mule.barren, false);
     tt_wait(run);
     CHECK_INT(tt_result(run), 7);
+    ti_run_release(run);
+    ti_program_release(program);
+    ti_engine_release(engine);
+    atomic_store(&mule.stands, false);
+}
+
+/* A context that is opened later may have what was forgotten before, since it began to be opened.
+ */
+static void a_worker_forgets_what_went_while_it_could_not_be_replaced(void)
+{
+    static tt_mule mule;
+    static tt_native native;
+    ti_engine *engine = open_with_mule(&mule);
+    ti_program *program = lose_a_worker(engine, &mule);
+    while (atomic_load(&mule.refused) < 2 || ti_load_sc(&ti_engine_worker(engine, 0)->seated))
+        uv_sleep(1); /* the new thread tries twice */
+    ti_program_release(tt_install(engine, tt_chain(1), &native));
+    CHECK_INT(mule.forgotten, 0);
+    atomic_store(&mule.barren, false);
+    tt_start_and_wait(program);
+    CHECK_INT(mule.forgotten, 1);
+    ti_program_release(program);
+    ti_engine_release(engine);
+    atomic_store(&mule.stands, false);
+}
+
+static ti_run *new_run_with_timeout(ti_program *program, uint64_t nanoseconds)
+{
+    ti_run_options options = ti_run_defaults(program->plan);
+    options.timeout = nanoseconds;
+    return ti_run_new(program, tt_number(1), NULL, &options);
+}
+
+/* Nor does the run wait in which a thread was given up. */
+static void a_worker_that_takes_long_to_replace_holds_up_nobody(void)
+{
+    static tt_mule mule;
+    static tt_native natives[2];
+    ti_engine *engine = open_with_mule(&mule);
+    ti_program *program = tt_install(engine, tt_chain(1), &natives[0]);
+    ti_program *other = tt_install(engine, tt_chain(1), &natives[1]);
+    ti_run *run = tt_run_new(program, 1);
+    tt_start(run);
+    while (!atomic_load(&mule.stands))
+        uv_sleep(1);
+    atomic_store(&mule.slow, true);
+    ti_run_cancel(run, NULL, 0);
+    tt_wait(run);
+    ti_run_release(run);
+    while (atomic_load(&mule.opening) < 2)
+        uv_sleep(1);
+    ti_program_release(other); /* at once: it is noted */
+    CHECK_INT(mule.forgotten, 0);
+    run = new_run_with_timeout(program, 10000000);
+    tt_start(run);
+    while (ti_load_relaxed(&run->stop) != TI_STOP_TIMEOUT) /* which the control loop sees to */
+        uv_sleep(1);
+    atomic_store(&mule.slow, false);
+    tt_wait(run);
+    CHECK_INT(ti_run_status(run), TI_CANCELLED);
+    CHECK_INT(mule.forgotten, 1);
     ti_run_release(run);
     ti_program_release(program);
     ti_engine_release(engine);
@@ -610,6 +733,7 @@ int main(void)
     RUN(a_bound_holds_and_blocks_nobody);
     RUN(a_cancel_reaches_those_that_wait_for_a_permit);
     RUN(a_claimed_seat_is_nobody_elses);
+    RUN(a_claim_waits_for_the_current_callback_only);
     RUN(a_seat_knows_whose_it_is);
     RUN(several_threads_may_wait_for_one_run);
     RUN(a_program_is_forgotten_on_every_worker);
@@ -621,7 +745,9 @@ int main(void)
     RUN(two_backends_share_a_dag);
 #ifndef __SANITIZE_THREAD__
     RUN(a_worker_that_could_not_be_replaced_is_when_there_is_memory);
+    RUN(a_worker_forgets_what_went_while_it_could_not_be_replaced);
     RUN(an_engine_closes_without_a_worker_that_could_not_be_replaced);
+    RUN(a_worker_that_takes_long_to_replace_holds_up_nobody);
 #endif
     RUN(a_forked_child_waits_for_nobody);
     return check_report();

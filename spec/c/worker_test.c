@@ -19,8 +19,8 @@ typedef struct tt_bench {
 static tt_bench sit_at_all(ti_dag *dag, tt_native *native)
 {
     tt_bench it = {.engine = tt_open(&house, 2)};
-    it.a = ti_engine_claim(it.engine, 0);
-    it.b = ti_engine_claim(it.engine, 1);
+    it.a = ti_engine_sit(it.engine, 0);
+    it.b = ti_engine_sit(it.engine, 1);
     it.program = tt_install(it.engine, dag, native);
     it.run = tt_run_new(it.program, 1);
     CHECK_INT(ti_engine_start(it.engine, it.run), TI_OK);
