@@ -325,18 +325,15 @@ static int engine_invoke(lua_State *L)
     return push_call(L, call);
 }
 
-/* install(engine, function, key, argument): a worker's state that replaces one has the program, too
- */
+/* install(engine, key, source): a worker's state that replaces one has the program, too */
 static int engine_install(lua_State *L)
 {
-    static const char *const functions[] = {"load", "unpack", NULL};
     ti_host_engine *self = check_engine(L);
-    const char *function = functions[luaL_checkoption(L, 2, NULL, functions)];
-    uint64_t key = (uint64_t)luaL_checknumber(L, 3);
-    ti_conversion conversion = {.scratch = &self->scratch, .root = "argument"};
-    ti_value *argument = ti_convert_to(L, 4, &conversion);
-    bool done = argument && ti_state_config_install(self->config, function, key, argument);
-    ti_value_release(argument);
+    uint64_t key = (uint64_t)luaL_checknumber(L, 2);
+    ti_conversion conversion = {.scratch = &self->scratch, .root = "source"};
+    ti_value *source = ti_convert_to(L, 3, &conversion);
+    bool done = source && ti_state_config_install(self->config, key, source);
+    ti_value_release(source);
     return done ? 0 : luaL_error(L, "not enough memory");
 }
 

@@ -42,6 +42,9 @@ enum {
  * strings occur in it again and again, and then it could be without end. */
 #define VALUE_PER_MEMORY 4
 
+/* A program that a fresh state could not load is tried again, at most this often. */
+#define RETRY_NS UINT64_C(100000000)
+
 /* The stack within `serve_protected`; from PAYLOADS on, one slot for each payload in use. Callbacks
  * and context are also in its upvalues, from one time it serves to the next. */
 enum { STATE = 1, CALLBACKS, CONTEXT, PAYLOADS };
@@ -72,13 +75,21 @@ static void make_room(lua_State *L, ti_state *state, const ti_plan *plan)
     memset(&state->payloads[before], 0, ((1u << bits) - before) * sizeof state->payloads[0]);
 }
 
+/* What is on top must be a program, and no reason why there is none. */
+static void check_program(lua_State *L)
+{
+    if (!lua_istable(L, -1))
+        luaL_error(L, "%s",
+                   lua_isstring(L, -1) ? lua_tostring(L, -1)
+                                       : "the callbacks of this DAG are not in this worker");
+}
+
 static void select_program(lua_State *L, ti_state *state, uint64_t key)
 {
     push_registered(L, &programs_key);
     lua_pushnumber(L, (lua_Number)key);
     lua_rawget(L, -2);
-    if (!lua_istable(L, -1))
-        luaL_error(L, "the callbacks of this DAG are not in this worker");
+    check_program(L);
     lua_pushvalue(L, -1);
     lua_replace(L, lua_upvalueindex(UPVALUE_CALLBACKS));
     lua_replace(L, CALLBACKS);
@@ -101,8 +112,7 @@ void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field)
     push_registered(L, &programs_key);
     lua_pushnumber(L, (lua_Number)state->task->run->program->key);
     lua_rawget(L, -2);
-    if (!lua_istable(L, -1))
-        luaL_error(L, "the callbacks of this DAG are not in this worker");
+    check_program(L);
     lua_getfield(L, -1, field);
     lua_rawgeti(L, -1, (int)(state->task->step->slot + 1));
     lua_replace(L, -4);
@@ -191,6 +201,7 @@ static void drop_unanswered(ti_state *state)
 }
 
 static void close_state(void *context);
+static void look_for_missing(ti_state *state);
 
 static int collect_protected(lua_State *L)
 {
@@ -747,6 +758,8 @@ static void serve(void *context, ti_worker *worker)
     ti_state *state = context;
     bool again;
     assert(!state->serving && ti_worker_is_ours(worker));
+    if (state->missing)
+        look_for_missing(state);
     state->serving = worker;
     do {
         lua_State *L = state->L; /* `blame` may have replaced it */
@@ -1075,12 +1088,11 @@ static void recover(ti_state *state)
     state->recovering = false;
 }
 
-/* How a program got into the states. */
+/* What a program is loaded from. */
 typedef struct ti_install {
     struct ti_install *next;
-    const char *function;
     uint64_t key;
-    ti_value *argument;
+    ti_value *source;
 } ti_install;
 
 ti_state_config *ti_state_config_new(const char *path, const char *cpath, const char *preempt,
@@ -1104,7 +1116,7 @@ ti_state_config *ti_state_config_new(const char *path, const char *cpath, const 
 
 static void free_install(ti_install *install)
 {
-    ti_value_release(install->argument);
+    ti_value_release(install->source);
     free(install);
 }
 
@@ -1129,14 +1141,13 @@ void ti_state_config_free(ti_state_config *config)
     free(config);
 }
 
-bool ti_state_config_install(ti_state_config *config, const char *function, uint64_t key,
-                             ti_value *argument)
+bool ti_state_config_install(ti_state_config *config, uint64_t key, ti_value *source)
 {
     ti_install *install = malloc(sizeof *install);
     if (!install)
         return false;
     uv_mutex_lock(&config->lock);
-    *install = (ti_install){config->installs, function, key, ti_value_retain(argument)};
+    *install = (ti_install){config->installs, key, ti_value_retain(source)};
     config->installs = install;
     uv_mutex_unlock(&config->lock);
     return true;
@@ -1164,8 +1175,8 @@ static ti_install *copy_installs(ti_state_config *config, bool *complete)
     uv_mutex_lock(&config->lock);
     const ti_install *install = config->installs;
     for (; install && (*link = malloc(sizeof **link)); install = install->next) {
-        **link = (ti_install){NULL, install->function, install->key, install->argument};
-        ti_value_retain(install->argument);
+        **link = (ti_install){NULL, install->key, install->source};
+        ti_value_retain(install->source);
         link = &(*link)->next;
     }
     uv_mutex_unlock(&config->lock);
@@ -1182,19 +1193,34 @@ static ti_install *copy_installs(ti_state_config *config, bool *complete)
  * - A program that comes is loaded in every worker, and here when the seat is free again. The load
  *   may have been here before, in the state that this one replaces; then "commit" finds nothing,
  *   and loads it (worker.lua).
- * Programs that do not load a second time are missing in the new state, and their processors fail.
- */
+ * What does not load again is missing, says why, and is tried again before later work. */
 static void reinstall(ti_state *state, ti_install *installs)
 {
+    state->missing = 0;
     for (const ti_install *install = installs; install; install = install->next) {
-        ti_error *error = NULL;
-        ti_value_release(
-            ti_state_invoke(state, install->function, install->key, install->argument, &error));
+        ti_error *error = NULL, *none = NULL;
+        ti_value_release(ti_state_invoke(state, "again", install->key, install->source, &error));
         if (!error)
-            ti_value_release(ti_state_invoke(state, "commit", install->key, NULL, &error));
+            continue;
+        ti_value *why = ti_value_string(error->message, error->message_size);
+        ti_value_release(ti_state_invoke(state, "miss", install->key, why, &none));
+        ti_value_release(why);
         ti_error_free(error);
+        ti_error_free(none);
+        state->missing++;
     }
     free_installs(installs);
+    state->tried = uv_hrtime();
+}
+
+static void look_for_missing(ti_state *state)
+{
+    bool complete;
+    if (uv_hrtime() - state->tried < RETRY_NS)
+        return;
+    ti_install *installs = copy_installs(state->config, &complete);
+    if (complete)
+        reinstall(state, installs);
 }
 
 static void forget(void *context, uint64_t key)

@@ -44,6 +44,8 @@ typedef struct ti_state {
     bool touched;            /* it has looked at its ctx, which is spent now */
     lua_State
         *volatile running; /* the coroutine that runs; read by a signal handler of its thread */
+    uint32_t missing;      /* programs that it should have and could not load ... */
+    uint64_t tried;        /* ... when it tried, as uv_hrtime says */
     uint64_t selected;     /* key of the program whose callbacks are on the stack; 0: none */
     uint64_t prepared;     /* serial of the run that the stack is prepared for; 0: none */
     uint32_t place; /* where the string of the task's payload is, or would be, in `payloads` */
@@ -85,10 +87,9 @@ ti_state_config *ti_state_config_new(const char *path, const char *cpath, const 
                                      ti_preempt mode, lua_CFunction core);
 void ti_state_config_free(ti_state_config *config);
 
-/* A new state will have the program, too: by this function of tidemill.worker, "commit", and the
- * value, which is retained. False: no memory. */
-bool ti_state_config_install(ti_state_config *config, const char *function, uint64_t key,
-                             ti_value *argument);
+/* A new state will have the program, too, by tidemill.worker's "again" with this source, which is
+ * retained. False: no memory. */
+bool ti_state_config_install(ti_state_config *config, uint64_t key, ti_value *source);
 
 /* Opened with a ti_state_config, which must outlive the engine's close. */
 extern const ti_backend ti_state_backend;

@@ -164,6 +164,34 @@ describe("A callback that cannot be stopped", function()
     end)
   end)
 
+  it("leaves a DAG that cannot be loaded again to say why, until it can", function()
+    engine:close()
+    engine = assert(tm.engine { workers = 1, kill_grace = 0.1 })
+    local needed = util.write(util.path ".txt", "there")
+    local dag = assert(engine:load(util.script([[
+      local tm = require "tidemill"
+      assert(io.open($NEEDED), "the file that it needs is not there"):close()
+      return tm.dag {
+        tm.transform("it", {
+          timeout = 0.02,
+          run = function(payload)
+            if payload == "block" then os.execute "sleep 1" end
+            return payload
+          end,
+        }),
+      }
+    ]], { NEEDED = needed })))
+    os.remove(needed)
+    local _, err = dag:start("block"):wait(30)
+    assert.equal("timeout", err.code)
+    _, err = dag:start("p"):wait(30)
+    util.assert_contains(err.message, "could not be loaded again", "the file that it needs is not there")
+    util.write(needed, "there again")
+    local deadline, result = os.time() + 30
+    repeat result = dag:start("p"):wait(30) until result or os.time() > deadline
+    assert.equal("p", assert(result).payload)
+  end)
+
   it("may be a loop that LuaJIT has compiled", function()
     if not rawget(_G, "jit") then return pending "this Lua compiles nothing" end
     local result, err = outcome_of({ tm.transform("spins", function(payload)

@@ -291,7 +291,7 @@ function Engine:load(path, options)
     return nil, err
   end
   source.text = loaded.text
-  core.install(self, "load", key, source) -- a state may be replaced from now on
+  core.install(self, key, source) -- a state may be replaced from now on
   local ok
   ok, err = in_every_worker(self, 2, path, "load", key, source, function(answer)
     return same(answer.description, loaded.description)
@@ -316,7 +316,7 @@ function Engine:dag(declaration)
   append(problems, more)
   local dag, err = compile(self, key, label, bounded(description, most), problems)
   if not dag then return nil, err end
-  core.install(self, "unpack", key, source)
+  core.install(self, key, source)
   local ok
   ok, err = in_every_worker(self, 1, label, "unpack", key, source)
   if ok then ok, err = in_every_worker(self, 1, label, "commit", key) end

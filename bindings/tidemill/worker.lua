@@ -6,7 +6,8 @@ require "tidemill.error" -- so that the errors that callbacks see print well
 
 local M = {}
 
--- By key, lists of callbacks, with lists of what else a processor has beside them. C reads them.
+-- By key, lists of callbacks, with lists of what else a processor has beside them; or, as a string, why a program is
+-- missing. C reads them.
 M.programs = {}
 
 local drafts = {} -- by key: loaded, but not committed yet
@@ -145,7 +146,7 @@ end
 --- Runs every setup and keeps the callbacks for the runs to come. A state that replaces another one in the
 -- middle of a load may have done so already, or not know the script yet.
 function M.commit(key, source)
-  if not drafts[key] and M.programs[key] then return true end
+  if not drafts[key] and type(M.programs[key]) == "table" then return true end
   if not drafts[key] then M.load(key, source) end
   local draft = drafts[key]
   begin(draft.source.sandbox)
@@ -157,6 +158,20 @@ function M.commit(key, source)
   drafts[key] = nil
   M.programs[key] = program
   collect()
+  return true
+end
+
+--- In a state that replaces another one: loads a program again, unless it is there. `source` is as when it was loaded.
+function M.again(key, source)
+  if type(M.programs[key]) == "table" then return true end
+  if source.bundle then M.unpack(key, source) else M.load(key, source) end
+  return M.commit(key)
+end
+
+--- What its processors fail with until it can be loaded.
+function M.miss(key, why)
+  drafts[key] = nil
+  M.programs[key] = "this DAG could not be loaded again in a worker that was replaced: " .. why
   return true
 end
 
