@@ -130,7 +130,7 @@ static void open_facade(lua_State *L, const char *path, const char *cpath)
 
 static void set_number(lua_State *L, const char *field, double number)
 {
-    if (number <= 0)
+    if (number == 0)
         return;
     lua_pushnumber(L, (lua_Number)number);
     lua_setfield(L, -2, field);
@@ -174,7 +174,13 @@ static int open_protected(lua_State *L)
     open_facade(L, entry->lua->path, entry->lua->cpath);
     lua_getfield(L, -1, "engine");
     push_options(L, entry->options, entry->lua);
-    lua_call(L, 1, 2);
+    int status = lua_pcall(L, 1, 2, 0);
+    if (status == LUA_ERRRUN && lua_type(L, -1) == LUA_TSTRING) {
+        ti_api_misuse(&entry->error, "%s", lua_tostring(L, -1));
+        return 0;
+    }
+    if (status)
+        return lua_error(L);
     ti_host_engine *self = tl_test_userdata(L, -2, TI_ENGINE_TYPE);
     if (!self) {
         read_error(L, &entry->error);

@@ -269,7 +269,8 @@ static void tell_collector_of(lua_State *L, ti_host_engine *engine, const ti_run
 static int not_started(lua_State *L, const ti_engine *engine, ti_code code)
 {
     if (code == TI_E_INTERNAL)
-        return ti_host_fail(L, code, "the system cannot start a thread");
+        return ti_host_fail(L, code,
+                            "the system has no thread, or no descriptors for one, left to give");
     return ti_host_closed(L, engine);
 }
 

@@ -4,6 +4,7 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
+#include <math.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -143,6 +144,23 @@ static void a_sandbox_holds_for_scripts_that_c_loads(void)
     CHECK(tide_lua_open(NULL, &lua, &error) == NULL);
     CHECK(error != NULL);
     tide_error_free(error);
+}
+
+static void options_that_lua_would_raise_for_are_misuse(void)
+{
+    tide_lua_options wrong[] = {TIDE_LUA_OPTIONS, TIDE_LUA_OPTIONS, TIDE_LUA_OPTIONS,
+                                TIDE_LUA_OPTIONS};
+    wrong[0].sandbox = "nope";
+    wrong[1].callback_timeout = NAN;
+    wrong[2].callback_timeout = -1;
+    wrong[3].memory_limit = SIZE_MAX;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        tide_error *error = NULL;
+        wrong[i].path = TREE "/?.lua;" TREE "/?/init.lua";
+        CHECK(tide_lua_open(NULL, &wrong[i], &error) == NULL);
+        CHECK_INT(tide_error_code(error), TIDE_E_MISUSE);
+        tide_error_free(error);
+    }
 }
 
 static void native_and_lua_processors_mix(void)
@@ -364,6 +382,7 @@ int main(void)
 {
     RUN(a_script_runs);
     RUN(a_sandbox_holds_for_scripts_that_c_loads);
+    RUN(options_that_lua_would_raise_for_are_misuse);
     RUN(native_and_lua_processors_mix);
     RUN(what_a_script_does_wrong_is_told);
     RUN(an_error_in_lua_comes_with_its_traceback);
