@@ -269,7 +269,7 @@ void ti_run_release_all(ti_run **runs, uint32_t count)
 void ti_run_destroy(ti_run *run)
 {
     ti_engine_delist(run->program->engine, run);
-    ti_value_release(ti_load_relaxed(&run->reason)); /* a closing engine cancels idle runs too */
+    ti_value_release(ti_load_relaxed(&run->reason)); /* of a cancel that came as it settled */
     ti_queue_free(run->queue);
     free(run->attempts);
     free(run->times);

@@ -145,12 +145,18 @@ static bool do_here(ti_stream *stream, uint32_t count)
     return true;
 }
 
+/* So many runs take longer than that. */
+static bool exceeds(const ti_stream *stream, uint32_t count, uint64_t nanoseconds)
+{
+    return count && stream->cost > nanoseconds / count;
+}
+
 /* True: waking threads for them pays. */
 static bool shares(const ti_stream *stream)
 {
     uint64_t least = stream->engine->workers > 1 ? SHARE_NS : OWN_NS;
     return stream->options.most > 1 && stream->cost > least &&
-           stream->cost * stream->options.most > OWN_NS;
+           exceeds(stream, stream->options.most, OWN_NS);
 }
 
 /* A thread of the engine can be given up if a callback does not stop, the caller's can't. */
@@ -186,7 +192,7 @@ static void begin(ti_stream *stream)
 /* True: there is no use in holding back what has not begun. */
 static bool is_due(const ti_stream *stream)
 {
-    return shares(stream) && stream->cost * stream->unsents > OWN_NS / 4;
+    return shares(stream) && exceeds(stream, stream->unsents, OWN_NS / 4);
 }
 
 ti_code ti_stream_push(ti_stream *stream, ti_run *run)
