@@ -82,19 +82,48 @@ uint32_t ti_engine_default_workers(void)
     return cores < TI_MOST_WORKERS ? cores : TI_MOST_WORKERS;
 }
 
+static void close_conditions(ti_engine *engine)
+{
+    for (int i = 0; i < TI_ENGINE_CROWDS; i++)
+        uv_cond_destroy(&engine->crowds[i]);
+    uv_cond_destroy(&engine->changed);
+}
+
+/* 0, or a libuv error, and then there are none. */
+static int open_conditions(ti_engine *engine)
+{
+    int made = 0, status = uv_cond_init(&engine->changed);
+    if (status)
+        return status;
+    while (made < TI_ENGINE_CROWDS && !(status = uv_cond_init(&engine->crowds[made])))
+        made++;
+    if (!status)
+        return 0;
+    while (made-- > 0)
+        uv_cond_destroy(&engine->crowds[made]);
+    uv_cond_destroy(&engine->changed);
+    return status;
+}
+
+/* Where somebody waits for a run: by its address, which may be that of another one by now. */
+static uv_cond_t *crowd_of(ti_engine *engine, const ti_run *run)
+{
+    return &engine->crowds[(uint32_t)((uintptr_t)run >> 6) * 2654435769u >> 26];
+}
+
 /* 0, or a libuv error, and then nothing is left open. */
 static int open_threading(ti_engine *engine, bool shared)
 {
     int status = uv_mutex_init(&engine->lock);
     if (status)
         return status;
-    if (!(status = uv_cond_init(&engine->changed))) {
+    if (!(status = open_conditions(engine))) {
         if (!(status = ti_control_open(&engine->control, engine))) {
             if (!(status = ti_pool_open(&engine->pool, engine, engine->workers, shared)))
                 return 0;
             ti_control_free(&engine->control);
         }
-        uv_cond_destroy(&engine->changed);
+        close_conditions(engine);
     }
     uv_mutex_destroy(&engine->lock);
     return status;
@@ -296,7 +325,7 @@ static void destroy(void *data)
     ti_descriptor_close(&engine->descriptor);
     ti_pool_free(&engine->pool);
     ti_control_free(&engine->control);
-    uv_cond_destroy(&engine->changed);
+    close_conditions(engine);
     uv_mutex_destroy(&engine->lock);
     for (uint32_t b = 0; b < engine->backends; b++)
         if (engine->backend[b].vtable->discard)
@@ -376,10 +405,13 @@ bool ti_engine_beckons(ti_engine *engine)
     return work && seat;
 }
 
-static void broadcast(ti_engine *engine)
+/* `run` (or NULL) may be gone. */
+static void broadcast(ti_engine *engine, const ti_run *run)
 {
     uv_mutex_lock(&engine->lock);
     uv_cond_broadcast(&engine->changed);
+    if (run)
+        uv_cond_broadcast(crowd_of(engine, run));
     uv_mutex_unlock(&engine->lock);
 }
 
@@ -391,7 +423,7 @@ static bool enter_flight(ti_engine *engine, ti_run *run)
     if (!ti_load_sc(&engine->closing))
         return true;
     ti_store_sc(&run->phase, TI_IDLE);
-    broadcast(engine);
+    broadcast(engine, run);
     return false;
 }
 
@@ -557,7 +589,7 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
     bool held = run->held; /* and from when it is settled, perhaps gone */
     bool awaited = set_settled(engine, run);
     if (awaited || ti_load_sc(&engine->closing))
-        broadcast(engine);
+        broadcast(engine, run);
     if (!held)
         ti_run_release(run);
 }
@@ -817,15 +849,15 @@ ti_code ti_engine_start(ti_engine *engine, ti_run *run)
 }
 
 /* With the lock; `limit` is what ti_engine_wait takes. False: that is over. */
-static bool wait_for_change(ti_engine *engine, uint64_t began, uint64_t limit)
+static bool wait_for(ti_engine *engine, uv_cond_t *change, uint64_t began, uint64_t limit)
 {
     uint64_t spent = limit == 0 || limit == UINT64_MAX ? 0 : uv_hrtime() - began;
     if (spent >= limit)
         return false;
     if (limit == UINT64_MAX)
-        uv_cond_wait(&engine->changed, &engine->lock);
+        uv_cond_wait(change, &engine->lock);
     else
-        uv_cond_timedwait(&engine->changed, &engine->lock, limit - spent);
+        uv_cond_timedwait(change, &engine->lock, limit - spent);
     return true;
 }
 
@@ -837,7 +869,7 @@ bool ti_engine_wait(ti_engine *engine, ti_run *run, uint64_t nanoseconds)
     unsigned phase = TI_IN_FLIGHT;
     uv_mutex_lock(&engine->lock);
     ti_cas_sc(&run->phase, &phase, TI_AWAITED);
-    while (!ti_run_settled(run) && wait_for_change(engine, began, nanoseconds))
+    while (!ti_run_settled(run) && wait_for(engine, crowd_of(engine, run), began, nanoseconds))
         ;
     uv_mutex_unlock(&engine->lock);
     return ti_run_settled(run);
@@ -850,7 +882,7 @@ ti_run *ti_engine_wait_for_any(ti_engine *engine, ti_settled *list, uint64_t nan
     uint64_t began = nanoseconds ? uv_hrtime() : 0;
     uv_mutex_lock(&engine->lock);
     list->awaited = true;
-    while (!list->first && wait_for_change(engine, began, nanoseconds))
+    while (!list->first && wait_for(engine, &engine->changed, began, nanoseconds))
         ;
     list->awaited = false;
     ti_run *run = ti_settled_take(list);

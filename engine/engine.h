@@ -22,6 +22,9 @@ typedef enum ti_preempt {
     TI_PREEMPT_SIGNAL, /* the backend's `interrupt` is called */
 } ti_preempt;
 
+/* Who waits for a run is woken with those who wait for one in so many others. */
+#define TI_ENGINE_CROWDS 64
+
 typedef struct ti_engine {
     uint32_t workers;   /* [const] */
     ti_preempt preempt; /* [const] */
@@ -38,18 +41,19 @@ typedef struct ti_engine {
     atomic_uint handles;         /* [atomic] those of them that take what has settled */
     atomic_uchar closing;        /* [atomic] */
     uv_mutex_t lock;
-    uv_cond_t changed;         /* with lock: a run settled, or a claimed seat is free */
-    ti_run *runs;              /* [lock:engine] all that exist, idle ones too */
-    size_t idle_bytes;         /* [lock:engine] of runs that programs keep for later */
-    atomic_size_t unseen;      /* [atomic] see ti_engine_take_unseen */
-    ti_run *timed;             /* [lock:engine] those in flight that have a timeout */
-    ti_settled settled;        /* [lock:engine] of runs that were subscribed to */
-    ti_descriptor descriptor;  /* [lock:engine] */
-    uint32_t closers;          /* [lock:engine] 1 once somebody closes it */
-    bool closed;               /* [lock:engine] */
-    bool deaf;                 /* [lock:engine] nobody takes from `settled` any more */
-    atomic_uint_fast64_t made; /* [atomic] how many runs were allocated */
-    atomic_uint pending;       /* [atomic] see ti_engine_pending */
+    uv_cond_t changed; /* with lock: a list has a run, a claimed seat is free, it closes */
+    uv_cond_t crowds[TI_ENGINE_CROWDS]; /* with lock: a run settled; see crowd_of */
+    ti_run *runs;                       /* [lock:engine] all that exist, idle ones too */
+    size_t idle_bytes;                  /* [lock:engine] of runs that programs keep for later */
+    atomic_size_t unseen;               /* [atomic] see ti_engine_take_unseen */
+    ti_run *timed;                      /* [lock:engine] those in flight that have a timeout */
+    ti_settled settled;                 /* [lock:engine] of runs that were subscribed to */
+    ti_descriptor descriptor;           /* [lock:engine] */
+    uint32_t closers;                   /* [lock:engine] 1 once somebody closes it */
+    bool closed;                        /* [lock:engine] */
+    bool deaf;                          /* [lock:engine] nobody takes from `settled` any more */
+    atomic_uint_fast64_t made;          /* [atomic] how many runs were allocated */
+    atomic_uint pending;                /* [atomic] see ti_engine_pending */
     ti_inbox inbox;
     ti_pool pool;
     ti_control control;
