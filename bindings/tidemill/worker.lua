@@ -37,17 +37,18 @@ local function read(path)
   return (text:gsub("^#[^\n]*", ""))
 end
 
--- Loads a module of ours when it is needed and not earlier: the collector has to walk over all that is there. Lua 5.1
--- would not try again after it had no memory for one.
-local function need(name)
-  local ok, module = pcall(require, name)
-  if ok then return module end
-  package.loaded[name] = nil
-  error(module, 0)
+-- Modules of ours are loaded when they are needed and not earlier: the collector has to walk over all that is there.
+
+-- Lua 5.1 marks a module while it is loaded, and leaves the mark where that ends in an error, for want of memory too;
+-- it would not be tried again. When nothing is being loaded, marks are such leftovers.
+local function forget_failures()
+  for name, value in pairs(package.loaded) do
+    if type(value) == "userdata" and not getmetatable(value) then package.loaded[name] = nil end
+  end
 end
 
 local function environment_for(profile, path)
-  local sandbox = need "tidemill.sandbox"
+  local sandbox = require "tidemill.sandbox"
   return sandbox.environment(profile, path and (path:match "^.*/" or "./"))
 end
 
@@ -57,7 +58,7 @@ local function compile(text, path, profile)
     error(("%s is bytecode, which is never loaded; use the source"):format(path), 0)
   end
   if profile ~= "trusted" then
-    return need "tidemill.sandbox".compile(text, "@" .. path, environment_for(profile, path))
+    return require "tidemill.sandbox".compile(text, "@" .. path, environment_for(profile, path))
   end
   local chunk, why = load_text(text, "@" .. path, "t")
   if not chunk then error(why, 0) end
@@ -74,7 +75,8 @@ end
 -- file may be another one by the time another state loads it.
 function M.load(key, source)
   local path = source.path
-  local declare = need "tidemill.declare"
+  forget_failures()
+  local declare = require "tidemill.declare"
   begin(source.sandbox)
   local text = source.text or read(path)
   local dag = compile(text, path, source.sandbox)(path)
@@ -89,8 +91,8 @@ end
 
 --- Takes the callbacks of an inline DAG, `source.bundle`.
 function M.unpack(key, source)
-  need "tidemill.join"
-  local unpack_bundle = need "tidemill.unpack"
+  forget_failures()
+  local unpack_bundle = require "tidemill.unpack"
   begin(source.sandbox)
   local environment = source.sandbox ~= "trusted" and environment_for(source.sandbox) or nil
   drafts[key] = { functions = unpack_bundle(source.bundle, environment), source = source }
