@@ -195,6 +195,12 @@ static bool cancel_all(ti_engine *engine)
     return any;
 }
 
+/* Attempts that wait, and are of runs that were told to stop, are ready. */
+static void flush_attempts(ti_engine *engine)
+{
+    ti_engine_queue(engine, ti_control_flush(&engine->control));
+}
+
 /* As ti_engine_stop, for what cancel_all has stopped. */
 static void enforce_all(ti_engine *engine)
 {
@@ -203,7 +209,7 @@ static void enforce_all(ti_engine *engine)
         if (run->bounded && is_in_flight(run))
             ti_engine_queue(engine, ti_limits_flush(run->program->limits, run));
     uv_mutex_unlock(&engine->lock);
-    ti_engine_queue(engine, ti_control_flush(&engine->control));
+    flush_attempts(engine);
     ti_engine_enforce(engine);
     if (engine->preempt == TI_PREEMPT_SIGNAL)
         ti_control_expect(&engine->control, ti_now() + 1000000);
@@ -665,7 +671,7 @@ static void flush(ti_engine *engine, const ti_run *run)
 {
     if (run->bounded)
         ti_engine_queue(engine, ti_limits_flush(run->program->limits, run));
-    ti_engine_queue(engine, ti_control_flush(&engine->control));
+    flush_attempts(engine);
 }
 
 void ti_engine_stop(ti_engine *engine, const ti_run *run, const ti_worker *self)
