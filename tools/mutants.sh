@@ -50,7 +50,7 @@ a waiter that nobody knows of	engine/engine.c	ti_cas_sc(&run->phase, &phase, TI_
 a settler that tells nobody	engine/engine.c	if (awaited || ti_load_sc(&engine->closing))	if ((void)awaited, ti_load_sc(&engine->closing))
 a run that starts while the engine closes	engine/engine.c	if (!ti_load_sc(&engine->closing))	if (1)
 permits that are not given back	engine/limits.c	count(limits->available, freed, 1);	(void)freed;
-a stopped run leaves its retries waiting	engine/engine.c	ti_engine_queue(engine, ti_control_flush(&engine->control));	(void)0;
+a stopped run leaves its retries waiting	engine/engine.c	ti_engine_queue(engine, ti_control_flush(&engine->control));	(void)engine;
 two strategies stop a run twice	engine/worker.c	if (!ti_cas_sc(&run->stop, &go, TI_STOP_FAILED))	if (ti_store_sc(&run->stop, TI_STOP_FAILED), (void)go, 0)
 two sit on one seat	engine/engine.c	if (!ti_cas_sc(&worker->seated, &nobody, 1))	if (ti_load_sc(&worker->seated) != nobody || (ti_store_sc(&worker->seated, 1), 0))
 MUTANTS
