@@ -105,10 +105,10 @@ static int open_conditions(ti_engine *engine)
     return status;
 }
 
-/* Where somebody waits for a run: by its address, which may be that of another one by now. */
+/* Where somebody waits for a run: by its number, so that seeded schedules are the same again. */
 static uv_cond_t *crowd_of(ti_engine *engine, const ti_run *run)
 {
-    return &engine->crowds[(uint32_t)((uintptr_t)run >> 6) * 2654435769u >> 26];
+    return &engine->crowds[(run->serial >> 32) % TI_ENGINE_CROWDS];
 }
 
 /* 0, or a libuv error, and then nothing is left open. */
@@ -411,13 +411,11 @@ bool ti_engine_beckons(ti_engine *engine)
     return work && seat;
 }
 
-/* `run` (or NULL) may be gone. */
-static void broadcast(ti_engine *engine, const ti_run *run)
+static void broadcast(ti_engine *engine, uv_cond_t *crowd)
 {
     uv_mutex_lock(&engine->lock);
     uv_cond_broadcast(&engine->changed);
-    if (run)
-        uv_cond_broadcast(crowd_of(engine, run));
+    uv_cond_broadcast(crowd);
     uv_mutex_unlock(&engine->lock);
 }
 
@@ -429,7 +427,7 @@ static bool enter_flight(ti_engine *engine, ti_run *run)
     if (!ti_load_sc(&engine->closing))
         return true;
     ti_store_sc(&run->phase, TI_IDLE);
-    broadcast(engine, run);
+    broadcast(engine, crowd_of(engine, run));
     return false;
 }
 
@@ -592,10 +590,11 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
     if (!run->held && !run->listed && run->group == run)
         ti_add_relaxed(&engine->unseen, ti_load_relaxed(&run->bytes));
     run->verdict = ti_load_relaxed(&run->stop);
+    uv_cond_t *crowd = crowd_of(engine, run);
     bool held = run->held; /* and from when it is settled, perhaps gone */
     bool awaited = set_settled(engine, run);
     if (awaited || ti_load_sc(&engine->closing))
-        broadcast(engine, run);
+        broadcast(engine, crowd);
     if (!held)
         ti_run_release(run);
 }
