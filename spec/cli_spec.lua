@@ -24,12 +24,6 @@ local function decode(text)
   return value
 end
 
-local function exists(path)
-  local file = io.open(path)
-  if file then file:close() end
-  return file ~= nil
-end
-
 -- Nothing of the command's own code may reach a user.
 local function assert_no_traceback(run)
   assert.is_nil(run.stderr:find("bin/cli.lua", 1, true), run.stderr)
@@ -571,7 +565,7 @@ Differences from the first run under reactive
     end)
 
     it("says so when the disk is full", function()
-      if not exists "/dev/full" then return pending "there is no /dev/full" end
+      if not util.exists "/dev/full" then return pending "there is no /dev/full" end
       local run = tidemill { "compare", SHOUT, "--runs", "1", to = ">/dev/full" }
       assert.equal(1, run.status)
       assert.equal("tidemill: cannot write to standard output: No space left on device\n", run.stderr)
@@ -760,7 +754,7 @@ Differences from the first run under reactive
   describe("that can't write its output", function()
     for _, format in ipairs { "text", "json", "payload" } do
       it("says so when the disk is full: " .. format, function()
-        if not exists "/dev/full" then return pending "there is no /dev/full" end
+        if not util.exists "/dev/full" then return pending "there is no /dev/full" end
         local run = tidemill { "run", SHOUT, "--format", format, stdin = ("tide\n"):rep(9), to = ">/dev/full" }
         assert.equal(1, run.status)
         assert.equal("tidemill: cannot write to standard output: No space left on device\n", run.stderr)
@@ -768,7 +762,7 @@ Differences from the first run under reactive
     end
 
     it("says so for its help and its version", function()
-      if not exists "/dev/full" then return pending "there is no /dev/full" end
+      if not util.exists "/dev/full" then return pending "there is no /dev/full" end
       assert.equal(1, tidemill { "--help", to = ">/dev/full" }.status)
       assert.equal(1, tidemill { "--version", to = ">/dev/full" }.status)
     end)

@@ -221,17 +221,11 @@ for _, page in ipairs(PAGES) do
 end
 
 describe("The links of", function()
-  local function exists(path)
-    local file = io.open(path)
-    if file then file:close() end
-    return file ~= nil
-  end
-
   for _, page in ipairs(WITH_LINKS) do
     it(page .. " lead somewhere", function()
       local directory = page:match "^.*/" or ""
       for target in process.read(page):gmatch "%]%(([^)#]+)" do
-        if not target:find "^%a+:" then assert.is_true(exists(directory .. target), target) end
+        if not target:find "^%a+:" then assert.is_true(util.exists(directory .. target), target) end
       end
     end)
   end

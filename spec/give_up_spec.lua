@@ -84,33 +84,20 @@ describe("A callback that cannot be stopped", function()
     local SLOW = [[
       local tm = require "tidemill"
       local function exists(path) local file = io.open(path) return file and file:close() end
-      if exists(HOLD) then
-        assert(io.open(BEGUN, "w")):close()
+      if exists($HOLD) then
+        assert(io.open($BEGUN, "w")):close()
         local late = os.time() + 20
-        while exists(HOLD) and os.time() < late do os.execute "sleep 0.01" end
-        if exists(HOLD) then assert(io.open(LATE, "w")):close() end
+        while exists($HOLD) and os.time() < late do os.execute "sleep 0.01" end
+        if exists($HOLD) then assert(io.open($LATE, "w")):close() end
       end
       return tm.dag { tm.transform("slow", function(payload) return payload end) }
     ]]
 
-    local function exists(path)
-      local file = io.open(path)
-      return file and file:close()
-    end
-
-    local function touch(path) assert(io.open(path, "w")):close() end
-
     local function lose_a_worker(workers)
       engine = assert(tm.engine { workers = workers, kill_grace = 0.1 })
-      paths = {}
-      for _, name in ipairs { "HOLD", "BEGUN", "LATE" } do
-        paths[name] = os.tmpname()
-        os.remove(paths[name])
-      end
+      paths = { HOLD = util.path ".hold", BEGUN = util.path ".begun", LATE = util.path ".late" }
       dags = {}
-      dags.slow = assert(engine:load(util.script((SLOW:gsub("%u%u%u%u%u?", function(name)
-        return ("%q"):format(paths[name])
-      end)))))
+      dags.slow = assert(engine:load(util.script(SLOW, paths)))
       dags.spins = assert(engine:dag(tm.dag { tm.transform("spins", function() while true do end end) }))
       dags.counts = assert(engine:dag(tm.dag { tm.transform("counts", function()
         local programs = 0
@@ -118,26 +105,20 @@ describe("A callback that cannot be stopped", function()
         return programs
       end) }))
       local blocks = assert(engine:dag(tm.dag { blocked() }))
-      touch(paths.HOLD)
+      util.write(paths.HOLD, "")
       local _, err = blocks:start("p", { timeout = 0.02 }):wait(5)
       assert.equal("timeout", err.code)
-      local late = os.time() + 20
-      while not exists(paths.BEGUN) do
-        assert(os.time() < late, "nobody loads them")
-        os.execute "sleep 0.01"
-      end
+      util.await(paths.BEGUN)
     end
 
-    after_each(function()
-      for _, path in pairs(paths) do os.remove(path) end
-    end)
+    after_each(function() os.remove(paths.HOLD) end) -- closing waits for the script
 
     it("timeouts hold", function()
       engine:close()
       lose_a_worker(2)
       local _, err = dags.spins:start("p", { timeout = 0.02 }):wait(30)
       assert.equal("timeout", err.code)
-      assert.is_nil(exists(paths.LATE))
+      assert.is_false(util.exists(paths.LATE))
     end)
 
     it("a DAG can go, and is not kept there", function()
@@ -145,7 +126,7 @@ describe("A callback that cannot be stopped", function()
       lose_a_worker(1)
       dags.slow, dags.spins = nil, nil
       for _ = 1, 4 do collectgarbage() end
-      assert.is_nil(exists(paths.LATE))
+      assert.is_false(util.exists(paths.LATE))
       os.remove(paths.HOLD)
       assert.equal(1, assert(dags.counts:start("p"):wait(30)).payload) -- itself
     end)

@@ -4,6 +4,7 @@
 
 local process = require "spec.support.process"
 local tm = require "tidemill"
+local util = require "spec.support.util"
 
 local GPL = "/usr/share/common-licenses/GPL-3"
 
@@ -24,12 +25,6 @@ describe("scripts/", function()
   local function run(script, payload)
     local dag = assert(engine:load("scripts/" .. script))
     return dag:run(payload)
-  end
-
-  local function exists(file)
-    local handle = io.open(file)
-    if handle then handle:close() end
-    return handle ~= nil
   end
 
   for _, script in ipairs { "report.dag.lua", "access_log.dag.lua", "markdown.dag.lua" } do
@@ -70,7 +65,7 @@ describe("scripts/", function()
     end)
 
     it("knows the GPL", function()
-      if not exists(GPL) then return pending(GPL .. " is not on this machine") end
+      if not util.exists(GPL) then return pending(GPL .. " is not on this machine") end
       local result = assert(run("report.dag.lua", process.read(GPL)))
       assert.equal(5606, result.metadata.words.count)
       assert.equal("license", result.metadata.frequencies.top[1].word)

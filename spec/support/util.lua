@@ -122,12 +122,17 @@ function util.load(text, values, workers)
   return util.engine(workers):load(util.script(text, values))
 end
 
+function util.exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
 -- Waits until somebody has written a file there; gives up after a minute.
 function util.await(path)
   local deadline = os.time() + 60
   repeat
-    local file = io.open(path)
-    if file then return file:close() end
+    if util.exists(path) then return end
   until os.time() > deadline
   error("nobody has written " .. path, 2)
 end
