@@ -63,6 +63,9 @@ void *ti_host_check(lua_State *L, const char *type);
  * `method`. */
 lua_Number ti_host_check_seconds(lua_State *L, int index, const char *method);
 
+/* Those as how long to wait; UINT64_MAX for -1, and for more than anybody waits. */
+uint64_t ti_host_nanoseconds(lua_Number seconds);
+
 /* Pushes the table of fields of the userdata at `index`, made at first need. */
 void ti_host_push_fields(lua_State *L, int index);
 

@@ -43,6 +43,11 @@ lua_Number ti_host_check_seconds(lua_State *L, int index, const char *method)
                       seconds < 0 ? "one below 0" : "nan, which is not a number");
 }
 
+uint64_t ti_host_nanoseconds(lua_Number seconds)
+{
+    return seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);
+}
+
 /* The second upvalue has the methods. */
 static int object_index(lua_State *L)
 {

@@ -269,8 +269,7 @@ static void tell_collector_of(lua_State *L, ti_host_engine *engine, const ti_run
 static int not_started(lua_State *L, const ti_engine *engine, ti_code code)
 {
     if (code == TI_E_INTERNAL)
-        return ti_host_fail(L, code,
-                            "the system has no thread, or no descriptors for one, left to give");
+        return ti_host_fail(L, code, TI_NO_THREAD);
     return ti_host_closed(L, engine);
 }
 
@@ -333,7 +332,7 @@ static int run_wait(lua_State *L)
     lua_Number seconds = ti_host_check_seconds(L, 2, "run:wait");
     lua_settop(L, 1);
     ti_host_result *result = ti_host_new_result(L);
-    uint64_t limit = seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)((double)seconds * 1e9);
+    uint64_t limit = ti_host_nanoseconds(seconds);
     ti_engine *engine = self->run->program->engine;
     if (!ti_engine_wait(engine, self->run, limit) && ti_engine_forked(engine))
         return ti_host_closed(L, engine);

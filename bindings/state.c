@@ -75,9 +75,13 @@ static void make_room(lua_State *L, ti_state *state, const ti_plan *plan)
     memset(&state->payloads[before], 0, ((1u << bits) - before) * sizeof state->payloads[0]);
 }
 
-/* What is on top must be a program, and no reason why there is none. */
-static void check_program(lua_State *L)
+/* Pushes the callbacks of a program; raises why it has none here. */
+static void push_program(lua_State *L, uint64_t key)
 {
+    push_registered(L, &programs_key);
+    lua_pushnumber(L, (lua_Number)key);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
     if (!lua_istable(L, -1))
         luaL_error(L, "%s",
                    lua_isstring(L, -1) ? lua_tostring(L, -1)
@@ -86,14 +90,10 @@ static void check_program(lua_State *L)
 
 static void select_program(lua_State *L, ti_state *state, uint64_t key)
 {
-    push_registered(L, &programs_key);
-    lua_pushnumber(L, (lua_Number)key);
-    lua_rawget(L, -2);
-    check_program(L);
+    push_program(L, key);
     lua_pushvalue(L, -1);
     lua_replace(L, lua_upvalueindex(UPVALUE_CALLBACKS));
     lua_replace(L, CALLBACKS);
-    lua_pop(L, 1);
     state->selected = key;
 }
 
@@ -109,14 +109,11 @@ static void renew_context(lua_State *L, ti_state *state)
 /* programs[key][field][slot + 1] of the task */
 void ti_state_push_kept(lua_State *L, const ti_state *state, const char *field)
 {
-    push_registered(L, &programs_key);
-    lua_pushnumber(L, (lua_Number)state->task->run->program->key);
-    lua_rawget(L, -2);
-    check_program(L);
+    push_program(L, state->task->run->program->key);
     lua_getfield(L, -1, field);
     lua_rawgeti(L, -1, (int)(state->task->step->slot + 1));
-    lua_replace(L, -4);
-    lua_pop(L, 2);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
 }
 
 ti_state *ti_state_of(lua_State *L)
@@ -1199,7 +1196,7 @@ static void reinstall(ti_state *state, ti_install *installs)
     state->missing = 0;
     for (const ti_install *install = installs; install; install = install->next) {
         ti_error *error = NULL, *none = NULL;
-        ti_value_release(ti_state_invoke(state, "again", install->key, install->source, &error));
+        ti_value_release(ti_state_invoke(state, "commit", install->key, install->source, &error));
         if (!error)
             continue;
         ti_value *why = ti_value_string(error->message, error->message_size);

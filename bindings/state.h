@@ -87,7 +87,7 @@ ti_state_config *ti_state_config_new(const char *path, const char *cpath, const 
                                      ti_preempt mode, lua_CFunction core);
 void ti_state_config_free(ti_state_config *config);
 
-/* A new state will have the program, too, by tidemill.worker's "again" with this source, which is
+/* A new state will have the program, too, by tidemill.worker's "commit" with this source, which is
  * retained. False: no memory. */
 bool ti_state_config_install(ti_state_config *config, uint64_t key, ti_value *source);
 

@@ -238,8 +238,7 @@ static int next_result(lua_State *L)
     lua_pushvalue(L, lua_upvalueindex(1));
     ti_host_stream *self = check_stream(L);
     tl_get_fields(L, 1);
-    lua_Number seconds = lua_tonumber(L, lua_upvalueindex(2));
-    return take(L, self, seconds < 0 || seconds > 1e9 ? UINT64_MAX : (uint64_t)(seconds * 1e9));
+    return take(L, self, ti_host_nanoseconds(lua_tonumber(L, lua_upvalueindex(2))));
 }
 
 /* stream:results([seconds]): an iterator over what settles; it ends when nothing is in flight, or

@@ -171,8 +171,7 @@ void ti_api_fail_code(tide_error **error, ti_code code)
     if (code == TI_E_CLOSED)
         ti_api_fail_format(error, code, "the engine is closed");
     else if (code == TI_E_INTERNAL)
-        ti_api_fail_format(error, code,
-                           "the system has no thread, or no descriptors for one, left to give");
+        ti_api_fail_format(error, code, TI_NO_THREAD);
     else
         ti_api_fail(error, ti_error_new(code, NULL, 0, NULL, 0, NULL));
 }

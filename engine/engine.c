@@ -82,10 +82,10 @@ uint32_t ti_engine_default_workers(void)
     return cores < TI_MOST_WORKERS ? cores : TI_MOST_WORKERS;
 }
 
-static void close_conditions(ti_engine *engine)
+static void close_conditions(ti_engine *engine, int crowds)
 {
-    for (int i = 0; i < TI_ENGINE_CROWDS; i++)
-        uv_cond_destroy(&engine->crowds[i]);
+    while (crowds-- > 0)
+        uv_cond_destroy(&engine->crowds[crowds]);
     uv_cond_destroy(&engine->changed);
 }
 
@@ -97,11 +97,8 @@ static int open_conditions(ti_engine *engine)
         return status;
     while (made < TI_ENGINE_CROWDS && !(status = uv_cond_init(&engine->crowds[made])))
         made++;
-    if (!status)
-        return 0;
-    while (made-- > 0)
-        uv_cond_destroy(&engine->crowds[made]);
-    uv_cond_destroy(&engine->changed);
+    if (status)
+        close_conditions(engine, made);
     return status;
 }
 
@@ -123,7 +120,7 @@ static int open_threading(ti_engine *engine, bool shared)
                 return 0;
             ti_control_free(&engine->control);
         }
-        close_conditions(engine);
+        close_conditions(engine, TI_ENGINE_CROWDS);
     }
     uv_mutex_destroy(&engine->lock);
     return status;
@@ -190,7 +187,7 @@ static bool cancel_all(ti_engine *engine)
 {
     static const char reason[] = "the engine is closing";
     bool any = false;
-    for (ti_run *run = engine->runs; run; run = run->next)
+    for (ti_run *run = engine->runs[TI_ALL]; run; run = run->in[TI_ALL].next)
         any = ti_run_stop(run, TI_STOP_CANCELLED, reason, sizeof reason - 1) || any;
     return any;
 }
@@ -201,24 +198,30 @@ static void flush_attempts(ti_engine *engine)
     ti_engine_queue(engine, ti_control_flush(&engine->control));
 }
 
+/* A signal may have missed a callback that began in that moment. */
+static void look_again(ti_engine *engine)
+{
+    if (engine->preempt == TI_PREEMPT_SIGNAL)
+        ti_control_expect(&engine->control, ti_now() + 1000000);
+}
+
 /* As ti_engine_stop, for what cancel_all has stopped. */
 static void enforce_all(ti_engine *engine)
 {
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->runs; run; run = run->next)
+    for (ti_run *run = engine->runs[TI_ALL]; run; run = run->in[TI_ALL].next)
         if (run->bounded && is_in_flight(run))
             ti_engine_queue(engine, ti_limits_flush(run->program->limits, run));
     uv_mutex_unlock(&engine->lock);
     flush_attempts(engine);
     ti_engine_enforce(engine);
-    if (engine->preempt == TI_PREEMPT_SIGNAL)
-        ti_control_expect(&engine->control, ti_now() + 1000000);
+    look_again(engine);
 }
 
 /* With the lock. */
 static bool any_in_flight(ti_engine *engine)
 {
-    for (ti_run *run = engine->runs; run; run = run->next)
+    for (ti_run *run = engine->runs[TI_ALL]; run; run = run->in[TI_ALL].next)
         if (is_in_flight(run))
             return true;
     return false;
@@ -331,7 +334,7 @@ static void destroy(void *data)
     ti_descriptor_close(&engine->descriptor);
     ti_pool_free(&engine->pool);
     ti_control_free(&engine->control);
-    close_conditions(engine);
+    close_conditions(engine, TI_ENGINE_CROWDS);
     uv_mutex_destroy(&engine->lock);
     for (uint32_t b = 0; b < engine->backends; b++)
         if (engine->backend[b].vtable->discard)
@@ -439,26 +442,28 @@ static uint32_t count_start(ti_program *program)
     return number;
 }
 
-static void watch_deadline(ti_engine *engine, ti_run *run)
+static void enlist(ti_engine *engine, ti_run *run, int list)
 {
     uv_mutex_lock(&engine->lock);
-    run->previous_timed = NULL;
-    run->next_timed = engine->timed;
-    if (run->next_timed)
-        run->next_timed->previous_timed = run;
-    engine->timed = run;
+    ti_run *next = engine->runs[list];
+    run->in[list].previous = NULL;
+    run->in[list].next = next;
+    if (next)
+        next->in[list].previous = run;
+    engine->runs[list] = run;
     uv_mutex_unlock(&engine->lock);
 }
 
-static void unwatch_deadline(ti_engine *engine, ti_run *run)
+static void delist(ti_engine *engine, ti_run *run, int list)
 {
     uv_mutex_lock(&engine->lock);
-    if (run->previous_timed)
-        run->previous_timed->next_timed = run->next_timed;
+    ti_run *previous = run->in[list].previous, *next = run->in[list].next;
+    if (previous)
+        previous->in[list].next = next;
     else
-        engine->timed = run->next_timed;
-    if (run->next_timed)
-        run->next_timed->previous_timed = run->previous_timed;
+        engine->runs[list] = next;
+    if (next)
+        next->in[list].previous = previous;
     uv_mutex_unlock(&engine->lock);
 }
 
@@ -485,7 +490,7 @@ ti_code ti_engine_launch(ti_engine *engine, ti_run *run)
     if (run->signals && run->group == run) /* else its stream counts it */
         ti_add_sc(&engine->pending, 1);
     if (run->timeout) {
-        watch_deadline(engine, run);
+        enlist(engine, run, TI_TIMED);
         ti_control_expect(&engine->control, run->began + run->timeout);
     }
     return TI_OK;
@@ -586,7 +591,7 @@ void ti_engine_settle(ti_engine *engine, ti_run *run)
     if (run->timed)
         run->ended = ti_now();
     if (run->timeout && !ti_engine_forked(engine))
-        unwatch_deadline(engine, run);
+        delist(engine, run, TI_TIMED);
     if (!run->held && !run->listed && run->group == run)
         ti_add_relaxed(&engine->unseen, ti_load_relaxed(&run->bytes));
     run->verdict = ti_load_relaxed(&run->stop);
@@ -634,18 +639,13 @@ static void tell(ti_engine *engine, ti_worker *worker)
         ti_preempt_kick(worker);
 }
 
-/* True: some worker runs it. */
-static bool interrupt(ti_engine *engine, const ti_run *run, const ti_worker *self)
+static void interrupt(ti_engine *engine, const ti_run *run, const ti_worker *self)
 {
-    bool runs = false;
     for (uint32_t i = 0; i < engine->workers; i++) {
         ti_worker *worker = &engine->seats[i];
-        if (worker == self || ti_load_sc(&worker->running) != run)
-            continue;
-        runs = true;
-        tell(engine, worker);
+        if (worker != self && ti_load_sc(&worker->running) == run)
+            tell(engine, worker);
     }
-    return runs;
 }
 
 /* A run is not freed without the lock, nor before all workers have let go of it. */
@@ -678,12 +678,9 @@ void ti_engine_stop(ti_engine *engine, const ti_run *run, const ti_worker *self)
     if (ti_engine_forked(engine))
         return;
     flush(engine, run);
-    bool runs = interrupt(engine, run, self) && engine->preempt == TI_PREEMPT_SIGNAL;
-    /* A worker that begins in this moment may have been missed, so there is a second look anyway.
-     */
-    bool others = engine->workers > (self ? 1 : 0);
-    if (runs || (engine->preempt == TI_PREEMPT_SIGNAL && others))
-        ti_control_expect(&engine->control, ti_now() + 1000000);
+    interrupt(engine, run, self);
+    if (engine->workers > (self ? 1 : 0)) /* else nobody else can be in a callback */
+        look_again(engine);
 }
 
 /* The runs that are past their deadline, retained, linked by `next_late`. *next is when the next
@@ -692,7 +689,7 @@ static ti_run *find_late(ti_engine *engine, uint64_t now, uint64_t *next)
 {
     ti_run *late = NULL;
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->timed; run; run = run->next_timed) {
+    for (ti_run *run = engine->runs[TI_TIMED]; run; run = run->in[TI_TIMED].next) {
         uint64_t deadline = ti_load_sc(&run->deadline);
         if (deadline > now) {
             *next = deadline < *next ? deadline : *next;
@@ -898,24 +895,12 @@ ti_run *ti_engine_wait_for_any(ti_engine *engine, ti_settled *list, uint64_t nan
 void ti_engine_enlist(ti_engine *engine, ti_run *run)
 {
     run->serial = ti_add_relaxed(&engine->made, 1) << 32;
-    uv_mutex_lock(&engine->lock);
-    run->next = engine->runs;
-    if (run->next)
-        run->next->previous = run;
-    engine->runs = run;
-    uv_mutex_unlock(&engine->lock);
+    enlist(engine, run, TI_ALL);
 }
 
 void ti_engine_delist(ti_engine *engine, ti_run *run)
 {
-    uv_mutex_lock(&engine->lock);
-    if (run->previous)
-        run->previous->next = run->next;
-    else
-        engine->runs = run->next;
-    if (run->next)
-        run->next->previous = run->previous;
-    uv_mutex_unlock(&engine->lock);
+    delist(engine, run, TI_ALL);
 }
 
 /* What an idle run holds, about. */

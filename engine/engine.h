@@ -22,6 +22,9 @@ typedef enum ti_preempt {
     TI_PREEMPT_SIGNAL, /* the backend's `interrupt` is called */
 } ti_preempt;
 
+/* What TI_E_INTERNAL of ti_engine_run and ti_engine_start means. */
+#define TI_NO_THREAD "the system has no thread, or no descriptors for one, left to give"
+
 /* Who waits for a run is woken with those who wait for one in so many others. */
 #define TI_ENGINE_CROWDS 64
 
@@ -43,10 +46,9 @@ typedef struct ti_engine {
     uv_mutex_t lock;
     uv_cond_t changed; /* with lock: a list has a run, a claimed seat is free, it closes */
     uv_cond_t crowds[TI_ENGINE_CROWDS]; /* with lock: a run settled; see crowd_of */
-    ti_run *runs;                       /* [lock:engine] all that exist, idle ones too */
+    ti_run *runs[TI_LISTS];             /* [lock:engine] the first of each list */
     size_t idle_bytes;                  /* [lock:engine] of runs that programs keep for later */
     atomic_size_t unseen;               /* [atomic] see ti_engine_take_unseen */
-    ti_run *timed;                      /* [lock:engine] those in flight that have a timeout */
     ti_settled settled;                 /* [lock:engine] of runs that were subscribed to */
     ti_descriptor descriptor;           /* [lock:engine] */
     uint32_t closers;                   /* [lock:engine] 1 once somebody closes it */

@@ -95,6 +95,9 @@ typedef struct ti_program {
 /* Why a run was told to stop. */
 typedef enum ti_stop { TI_GO = 0, TI_STOP_CANCELLED, TI_STOP_TIMEOUT, TI_STOP_FAILED } ti_stop;
 
+/* The lists of an engine's runs: all that exist, idle ones too; those in flight with a timeout. */
+enum { TI_ALL, TI_TIMED, TI_LISTS };
+
 typedef struct ti_run {
     /* [const] while it runs */
     ti_program *program; /* a reference while somebody holds the run */
@@ -134,12 +137,13 @@ typedef struct ti_run {
 
     ti_blocks blocks; /* see arena.h */
 
-    struct ti_run *next_idle;                   /* [lock:engine] */
-    struct ti_run *next_late;                   /* [loop] */
-    struct ti_run *previous_timed, *next_timed; /* [lock:engine] in flight, with a timeout */
-    struct ti_settled *list;                    /* [lock:engine] NULL: nobody takes it any more */
-    struct ti_run *next_settled;                /* [lock:engine] */
-    struct ti_run *previous, *next; /* [lock:engine] all runs of the engine, idle ones too */
+    struct ti_run *next_idle;    /* [lock:engine] */
+    struct ti_run *next_late;    /* [loop] */
+    struct ti_settled *list;     /* [lock:engine] NULL: nobody takes it any more */
+    struct ti_run *next_settled; /* [lock:engine] */
+    struct {
+        struct ti_run *previous, *next;
+    } in[TI_LISTS]; /* [lock:engine] */
 
     _Alignas(TI_CACHE_LINE) atomic_uint remaining; /* [atomic] processors not yet accounted for */
     atomic_size_t bytes;           /* [atomic] of the values and errors that callbacks made */

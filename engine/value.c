@@ -170,15 +170,14 @@ static bool scalar_equal(const ti_cell *a, const ti_cell *b)
     }
 }
 
-/* The value of a key, which is most likely that of pair `i`. */
-static const ti_cell *find(const ti_cell *map, const ti_cell *key, size_t i)
+/* The value of a key; that of pair `first` is most likely. */
+static const ti_cell *find(const ti_cell *map, const ti_cell *key, size_t first)
 {
-    const ti_cell *pairs = ti_cell_items(map);
-    if (ti_value_equal(&pairs[2 * i], key))
-        return &pairs[2 * i + 1];
-    for (i = 0; i < map->size; i++)
-        if (ti_value_equal(&pairs[2 * i], key))
-            return &pairs[2 * i + 1];
+    for (size_t i = 0; i < map->size; i++) {
+        const ti_cell *pair = ti_cell_items(map) + 2 * ((first + i) % map->size);
+        if (ti_value_equal(pair, key))
+            return pair + 1;
+    }
     return NULL;
 }
 

@@ -259,16 +259,15 @@ static void work_for(ti_worker *worker, ti_run *run)
     ti_store_relaxed(&worker->running, run);
 }
 
-/* False: it waits for a permit, and belongs to whoever frees one. */
-static bool may_begin(ti_worker *worker, ti_run *run, ti_node *node)
+/* How a node that needs a permit goes on; TI_READY: it waits for one, and belongs to whoever frees
+ * it. */
+static ti_status admit(ti_worker *worker, ti_run *run, ti_node *node)
 {
-    if (!run->bounded || node->flags & TI_HAS_PERMIT)
-        return true;
     let_go(worker);
     if (!ti_limits_acquire(run->program->limits, node))
-        return false;
+        return TI_READY;
     work_for(worker, run);
-    return true;
+    return node->flags & TI_HAS_PERMIT ? TI_RUNNING : TI_CANCELLED; /* told to stop just now */
 }
 
 /* True: its callback is to be called. False: it has finished, or waits for a permit. */
@@ -280,10 +279,10 @@ static bool begin(ti_worker *worker, ti_node *node, uint32_t index)
     node->payload = NULL; /* it was `next` while the node was queued */
     read_slots(run, node, step);
     ti_status status = verdict(run, node);
-    if (status == TI_RUNNING && !may_begin(worker, run, node))
-        return false;
     if (status == TI_RUNNING && run->bounded && !(node->flags & TI_HAS_PERMIT))
-        status = TI_CANCELLED; /* the run was told to stop in this moment */
+        status = admit(worker, run, node);
+    if (status == TI_READY)
+        return false;
     if (status != TI_RUNNING) {
         finish(worker, node, step, status);
         return false;

@@ -145,11 +145,15 @@ local function collect()
   kept = collectgarbage "count"
 end
 
---- Runs every setup and keeps the callbacks for the runs to come. A state that replaces another one in the
--- middle of a load may have done so already, or not know the script yet.
+--- Runs every setup and keeps the callbacks for the runs to come. What is not loaded in this state, which may have
+-- replaced another one in the middle of a load or later, is loaded first, from `source`.
 function M.commit(key, source)
-  if not drafts[key] and type(M.programs[key]) == "table" then return true end
-  if not drafts[key] then M.load(key, source) end
+  if not drafts[key] then
+    local program = M.programs[key]
+    if type(program) == "table" then return true end
+    if not source then error(program, 0) end
+    if source.bundle then M.unpack(key, source) else M.load(key, source) end
+  end
   local draft = drafts[key]
   begin(draft.source.sandbox)
   local functions = draft.functions
@@ -161,13 +165,6 @@ function M.commit(key, source)
   M.programs[key] = program
   collect()
   return true
-end
-
---- In a state that replaces another one: loads a program again, unless it is there. `source` is as when it was loaded.
-function M.again(key, source)
-  if type(M.programs[key]) == "table" then return true end
-  if source.bundle then M.unpack(key, source) else M.load(key, source) end
-  return M.commit(key)
 end
 
 --- What its processors fail with until it can be loaded.

@@ -121,7 +121,7 @@ uint32_t tt_in_flight(ti_engine *engine)
 {
     uint32_t count = 0;
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->runs; run; run = run->next) {
+    for (ti_run *run = engine->runs[TI_ALL]; run; run = run->in[TI_ALL].next) {
         unsigned phase = ti_load_sc(&run->phase);
         count += phase == TI_IN_FLIGHT || phase == TI_AWAITED;
     }

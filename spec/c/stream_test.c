@@ -68,7 +68,7 @@ static void check_idle(ti_engine *engine, uint32_t most)
 {
     uint32_t runs = 0;
     uv_mutex_lock(&engine->lock);
-    for (ti_run *run = engine->runs; run; run = run->next, runs++)
+    for (ti_run *run = engine->runs[TI_ALL]; run; run = run->in[TI_ALL].next, runs++)
         CHECK_INT(ti_load_sc(&run->references), 0);
     uv_mutex_unlock(&engine->lock);
     CHECK(runs <= most);

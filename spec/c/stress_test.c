@@ -76,7 +76,7 @@ static void release_programs(tt_world *world)
 static void check_runs(ti_engine *engine, uint32_t most)
 {
     uint32_t runs = 0;
-    for (const ti_run *run = engine->runs; run; run = run->next)
+    for (const ti_run *run = engine->runs[TI_ALL]; run; run = run->in[TI_ALL].next)
         runs++;
     CHECK(runs <= most);
     CHECK_INT(tt_in_flight(engine), 0);
